@@ -1,0 +1,421 @@
+//! Settings of a pool: what each means, its unit, bounds, default and cost.
+//!
+//! Values, checked once, when the pool is opened; nothing here does I/O. The whole list of bounds of the library stands
+//! in [`PoolConfig`].
+
+mod dsn;
+mod socket;
+
+pub use self::socket::SocketOptions;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::dsn::Dsn;
+use crate::error::{BadInput, Error};
+
+/// How one named pool is made: where its sessions go and every bound it keeps.
+///
+/// Values outside their bounds are reported, by the setting's name, when the pool is opened or added.
+///
+/// ```
+/// use std::time::Duration;
+/// use gdbpool::PoolConfig;
+///
+/// let config = PoolConfig::new("primary", "host=db1 user=app dbname=shop")?
+///     .size(10)
+///     .checkout_timeout(Duration::from_secs(5))
+///     .default_write();
+/// assert_eq!(config.name(), "primary");
+/// # Ok::<(), gdbpool::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct PoolConfig {
+    pub(crate) name: Arc<str>,
+    pub(crate) dsn: Dsn,
+    pub(crate) max: u32,
+    pub(crate) min: u32,
+    pub(crate) duties: Duties,
+    pub(crate) max_connecting: u32,
+    pub(crate) max_waiters: u32,
+    pub(crate) checkout_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) max_lifetime: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) ping_after: Option<Duration>,
+    pub(crate) ping_timeout: Duration,
+    pub(crate) hold_warning: Option<Duration>,
+    pub(crate) settle_timeout: Duration,
+    pub(crate) cancel_after: Duration,
+    pub(crate) cancel_grace: Duration,
+    pub(crate) close_timeout: Duration,
+    pub(crate) interaction_timeout: Option<Duration>,
+    pub(crate) backoff: (Duration, Duration),
+    pub(crate) statement_cache: (usize, usize),
+    pub(crate) settings: Vec<(String, String)>,
+}
+
+/// For which interactions a pool stands by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Duties {
+    pub(crate) default: bool,
+    pub(crate) read: bool,
+    pub(crate) write: bool,
+}
+
+impl PoolConfig {
+    /// A pool named `name` of sessions to the node that `dsn` names, in libpq's keyword or URI form.
+    ///
+    /// # Errors
+    /// [`BadInput::Name`] for an empty name, [`BadInput::Dsn`] for a connection string that cannot be used; the message
+    /// names the key, never its value.
+    pub fn new(name: &str, dsn: &str) -> Result<Self, Error> {
+        if name.is_empty() || name.contains('\0') {
+            return Err(Error::bad_input(BadInput::Name {
+                what: "pool",
+                name: name.into(),
+            }));
+        }
+        Ok(Self {
+            name: Arc::from(name),
+            dsn: Dsn::parse(dsn)?,
+            max: 10,
+            min: 0,
+            duties: Duties::default(),
+            max_connecting: 4,
+            max_waiters: 10_000,
+            checkout_timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(10),
+            max_lifetime: Some(Duration::from_secs(30 * 60)),
+            idle_timeout: Some(Duration::from_secs(10 * 60)),
+            ping_after: Some(Duration::from_millis(500)),
+            ping_timeout: Duration::from_secs(2),
+            hold_warning: Some(Duration::from_secs(60)),
+            settle_timeout: Duration::from_secs(5),
+            cancel_after: Duration::from_millis(1),
+            cancel_grace: Duration::from_millis(500),
+            close_timeout: Duration::from_secs(2),
+            interaction_timeout: None,
+            backoff: (Duration::from_millis(100), Duration::from_secs(10)),
+            statement_cache: (256, 1 << 20),
+            settings: vec![("application_name".into(), "gdbpool".into())],
+        })
+    }
+
+    /// The pool's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The most sessions, counting those being opened and closed. 1 to 10,000; default 10.
+    #[must_use]
+    pub fn size(mut self, max: u32) -> Self {
+        self.max = max;
+        self
+    }
+
+    /// Sessions kept open even when idle. 0 to [`size`](Self::size); default 0.
+    #[must_use]
+    pub fn min_size(mut self, min: u32) -> Self {
+        self.min = min;
+        self
+    }
+
+    /// Makes this pool the one that `run()` uses when nothing else is said. The first pool is, without it.
+    ///
+    /// Such a pool takes writes, so it may not be a read pool only.
+    #[must_use]
+    pub fn default_pool(mut self) -> Self {
+        self.duties.default = true;
+        self
+    }
+
+    /// Makes this pool the one that writes go to. Without any, writes go to the default pool.
+    #[must_use]
+    pub fn default_write(mut self) -> Self {
+        self.duties.write = true;
+        self
+    }
+
+    /// Adds this pool to the set that `.read()` is balanced over. Without any, reads go to the default pool.
+    #[must_use]
+    pub fn default_read(mut self) -> Self {
+        self.duties.read = true;
+        self
+    }
+
+    /// How many sessions may be dialled at once. 1 to 1,000; default 4. A higher number fills the pool faster and hits
+    /// the server harder after an outage.
+    #[must_use]
+    pub fn max_connecting(mut self, dials: u32) -> Self {
+        self.max_connecting = dials;
+        self
+    }
+
+    /// How many callers may queue; one more is refused at once. 1 to 1,000,000; default 10,000.
+    #[must_use]
+    pub fn max_waiters(mut self, waiters: u32) -> Self {
+        self.max_waiters = waiters;
+        self
+    }
+
+    /// How long a checkout may take, queue and validation together. 1 ms to 1 day; default 30 s.
+    #[must_use]
+    pub fn checkout_timeout(mut self, span: Duration) -> Self {
+        self.checkout_timeout = span;
+        self
+    }
+
+    /// How long the whole of a connect may take: look-up, dial, start-up, authentication. 1 ms to 1 day; default 10 s.
+    #[must_use]
+    pub fn connect_timeout(mut self, span: Duration) -> Self {
+        self.connect_timeout = span;
+        self
+    }
+
+    /// Age at which a session is closed once nobody uses it; up to a tenth is taken off at its birth, at random, so that
+    /// sessions opened together do not end together. At least 1 s; default 30 min; `None` never closes for age.
+    #[must_use]
+    pub fn max_lifetime(mut self, span: Option<Duration>) -> Self {
+        self.max_lifetime = span;
+        self
+    }
+
+    /// How long a session beyond [`min_size`](Self::min_size) may stay unused. At least 1 ms; default 10 min.
+    #[must_use]
+    pub fn idle_timeout(mut self, span: Option<Duration>) -> Self {
+        self.idle_timeout = span;
+        self
+    }
+
+    /// A session unused for this long is asked for a sign of life before it is leased: one round trip. Default 500 ms;
+    /// `None` never asks. Taken with a clock that may lag by 50 ms.
+    #[must_use]
+    pub fn ping_after(mut self, span: Option<Duration>) -> Self {
+        self.ping_after = span;
+        self
+    }
+
+    /// How long that sign of life may take before the session is closed and another one taken. 1 ms to 1 day; default 2 s.
+    #[must_use]
+    pub fn ping_timeout(mut self, span: Duration) -> Self {
+        self.ping_timeout = span;
+        self
+    }
+
+    /// A session held for longer is reported once, with the place that took it, as a warning and in the pool's status.
+    /// At least 1 ms; default 60 s; `None` never reports.
+    #[must_use]
+    pub fn hold_warning(mut self, span: Option<Duration>) -> Self {
+        self.hold_warning = span;
+        self
+    }
+
+    /// How long a returned session may take to prove clean (cancelling, draining, clean-up) before it is closed.
+    /// 1 ms to 1 day; default 5 s.
+    #[must_use]
+    pub fn settle_timeout(mut self, span: Duration) -> Self {
+        self.settle_timeout = span;
+        self
+    }
+
+    /// How long a statement whose future was dropped may go on before a cancel request is sent. Up to 1 day; default
+    /// 1 ms. Zero cancels at once, at the price of a connection to the server per dropped statement.
+    #[must_use]
+    pub fn cancel_after(mut self, span: Duration) -> Self {
+        self.cancel_after = span;
+        self
+    }
+
+    /// How long a call whose deadline passed, or that was cancelled, waits for the server's last word on a write: a late
+    /// success counts, and a confirmed cancel is "rolled back"; without either the outcome is unknown. Up to 1 day;
+    /// default 500 ms.
+    #[must_use]
+    pub fn cancel_grace(mut self, span: Duration) -> Self {
+        self.cancel_grace = span;
+        self
+    }
+
+    /// How long a session may take to say goodbye before its connection is dropped. 1 ms to 1 day; default 2 s.
+    #[must_use]
+    pub fn close_timeout(mut self, span: Duration) -> Self {
+        self.close_timeout = span;
+        self
+    }
+
+    /// How long an interaction may take, checkout included, unless it says otherwise. At least 1 ms; default `None`: only
+    /// the checkout is bounded.
+    #[must_use]
+    pub fn interaction_timeout(mut self, span: Option<Duration>) -> Self {
+        self.interaction_timeout = span;
+        self
+    }
+
+    /// Pauses between failed attempts to connect: drawn at random from nearly nothing up to `base`, doubling with each
+    /// failure up to `cap`. 1 ms to 1 day each; default 100 ms and 10 s.
+    #[must_use]
+    pub fn connect_backoff(mut self, base: Duration, cap: Duration) -> Self {
+        self.backoff = (base, cap);
+        self
+    }
+
+    /// Bounds of each session's cache of prepared statements: how many, and how many bytes of text. Default 256 and
+    /// 1 MiB; zero entries prepares anew each time.
+    #[must_use]
+    pub fn statement_cache(mut self, entries: usize, bytes: usize) -> Self {
+        self.statement_cache = (entries, bytes);
+        self
+    }
+
+    /// A server setting that every session of this pool starts with and returns to, such as `search_path` or
+    /// `statement_timeout`. Sent at start-up.
+    #[must_use]
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.settings.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+        self.settings.push((name.into(), value.into()));
+        self
+    }
+
+    /// The name the server shows for the pool's sessions, in `pg_stat_activity`. Default `gdbpool`.
+    #[must_use]
+    pub fn application_name(self, name: &str) -> Self {
+        self.setting("application_name", name)
+    }
+
+    /// Socket settings of the pool's TCP connections, instead of those in the connection string.
+    #[must_use]
+    pub fn socket_options(mut self, options: SocketOptions) -> Self {
+        self.dsn.socket = options;
+        self
+    }
+
+    /// Names the first setting that is outside its bounds.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let counts = [
+            ("size", self.max, 1, 10_000, "1 to 10,000"),
+            ("min_size", self.min, 0, self.max, "at most size"),
+            ("max_connecting", self.max_connecting, 1, 1_000, "1 to 1,000"),
+            ("max_waiters", self.max_waiters, 1, 1_000_000, "1 to 1,000,000"),
+        ];
+        for (setting, given, least, most, bounds) in counts {
+            if !(least..=most).contains(&given) {
+                return Err(out_of_bounds(setting, &given, bounds));
+            }
+        }
+        self.check_spans()?;
+        for (name, value) in &self.settings {
+            if name.is_empty() || name.contains(['\0', '=']) || value.contains('\0') {
+                return Err(Error::bad_input(BadInput::Name {
+                    what: "server setting",
+                    name: name.clone(),
+                }));
+            }
+        }
+        if self.duties.default && self.duties.read && !self.duties.write {
+            let reason = format!(
+                "pool \"{}\" is default_pool and default_read but not default_write: the default pool takes writes",
+                self.name
+            );
+            return Err(Error::bad_input(BadInput::Conflict { reason }));
+        }
+        Ok(())
+    }
+
+    fn check_spans(&self) -> Result<(), Error> {
+        const MILLI: Duration = Duration::from_millis(1);
+        const DAY: Duration = Duration::from_secs(86_400);
+        let spans = [
+            (
+                "checkout_timeout",
+                Some(self.checkout_timeout),
+                MILLI,
+                DAY,
+                "1 ms to 1 day",
+            ),
+            (
+                "connect_timeout",
+                Some(self.connect_timeout),
+                MILLI,
+                DAY,
+                "1 ms to 1 day",
+            ),
+            (
+                "max_lifetime",
+                self.max_lifetime,
+                Duration::from_secs(1),
+                Duration::MAX,
+                "at least 1 s",
+            ),
+            ("idle_timeout", self.idle_timeout, MILLI, Duration::MAX, "at least 1 ms"),
+            ("ping_timeout", Some(self.ping_timeout), MILLI, DAY, "1 ms to 1 day"),
+            ("hold_warning", self.hold_warning, MILLI, Duration::MAX, "at least 1 ms"),
+            ("settle_timeout", Some(self.settle_timeout), MILLI, DAY, "1 ms to 1 day"),
+            (
+                "cancel_after",
+                Some(self.cancel_after),
+                Duration::ZERO,
+                DAY,
+                "at most 1 day",
+            ),
+            (
+                "cancel_grace",
+                Some(self.cancel_grace),
+                Duration::ZERO,
+                DAY,
+                "at most 1 day",
+            ),
+            ("close_timeout", Some(self.close_timeout), MILLI, DAY, "1 ms to 1 day"),
+            (
+                "interaction_timeout",
+                self.interaction_timeout,
+                MILLI,
+                Duration::MAX,
+                "at least 1 ms",
+            ),
+            (
+                "connect_backoff base",
+                Some(self.backoff.0),
+                MILLI,
+                DAY,
+                "1 ms to 1 day",
+            ),
+            (
+                "connect_backoff cap",
+                Some(self.backoff.1),
+                self.backoff.0,
+                DAY,
+                "at least the base, at most 1 day",
+            ),
+        ];
+        for (setting, given, least, most, bounds) in spans {
+            if let Some(given) = given.filter(|given| *given < least || *given > most) {
+                return Err(out_of_bounds(setting, &format_args!("{given:?}"), bounds));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn out_of_bounds(setting: &'static str, given: &dyn fmt::Display, bounds: &'static str) -> Error {
+    Error::bad_input(BadInput::OutOfBounds {
+        setting,
+        given: given.to_string(),
+        bounds,
+    })
+}
+
+impl fmt::Debug for PoolConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolConfig")
+            .field("name", &self.name)
+            .field("host", &self.dsn.host)
+            .field("port", &self.dsn.port)
+            .field("user", &self.dsn.config.get_user())
+            .field("dbname", &self.dsn.config.get_dbname())
+            .field("size", &self.max)
+            .field("min_size", &self.min)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,295 @@
+//! The one error type: what happened, in which phase, and what became of the work.
+//!
+//! A value made wherever a call can end; nothing here acts. Messages name the offender; they never hold a password or
+//! a parameter's value. `Display` tells one fact; causes come from `source()`.
+
+mod bad_input;
+mod timeout;
+
+pub use self::bad_input::BadInput;
+pub use self::timeout::{CheckoutReport, Holder, TimeoutCause};
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+use tokio_postgres::error::{DbError, SqlState};
+
+/// What the library returns when something failed.
+///
+/// One pointer wide. [`kind`](Self::kind) says what happened, [`outcome`](Self::outcome) what became of the work,
+/// [`phase`](Self::phase) how far it got.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    outcome: Outcome,
+    phase: Phase,
+    pool: Option<Arc<str>>,
+    pid: Option<i32>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// What happened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The caller's input cannot be used; nothing was sent.
+    BadInput(BadInput),
+    /// The caller's [`Cancel`](crate::Cancel) was set.
+    Cancelled,
+    /// No session could be had before the deadline; the report says why.
+    CheckoutTimeout(Box<CheckoutReport>),
+    /// A session could not be made.
+    Connect,
+    /// The server answered with an error; see [`Error::database`] and [`Error::sqlstate`].
+    Database,
+    /// A column's value could not be turned into the type asked for.
+    Decode,
+    /// The handle outlived the lease it came from.
+    LeaseEnded,
+    /// The session broke while the work was on it; the source says how.
+    Lost,
+    /// The pool is closed, or closing.
+    PoolClosed,
+    /// The server's answer was not one this library understands.
+    Protocol,
+    /// The queue for sessions is full: `max_waiters` callers already wait.
+    QueueFull,
+    /// A statement gave another number of rows than the caller asked for.
+    RowCount {
+        /// What the caller asked for, in words.
+        wanted: &'static str,
+        /// How many rows came, counted up to two.
+        got: usize,
+    },
+    /// The call's deadline passed while the work was on a session.
+    Timeout,
+}
+
+/// What became of the work of a call that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The server confirmed the work.
+    Committed,
+    /// The server never began it.
+    NotExecuted,
+    /// The server began it and took it back.
+    RolledBack,
+    /// The reply was lost: the server may or may not have done it.
+    Unknown,
+}
+
+/// How far a call got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Checking the caller's input, before anything was sent.
+    Checking,
+    /// Waiting in the queue for a session.
+    Queued,
+    /// Making a session: look-up, dial, start-up, authentication.
+    Connecting,
+    /// Asking an idle session whether it still answers.
+    Validating,
+    /// Having the server parse a statement.
+    Preparing,
+    /// Waiting for a statement's answer.
+    Executing,
+    /// Reading its rows, or moving COPY data.
+    Reading,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, outcome: Outcome, phase: Phase) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            outcome,
+            phase,
+            pool: None,
+            pid: None,
+            source: None,
+        }))
+    }
+
+    pub(crate) fn bad_input(input: BadInput) -> Self {
+        Self::new(ErrorKind::BadInput(input), Outcome::NotExecuted, Phase::Checking)
+    }
+
+    #[must_use]
+    pub(crate) fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn with_pool(mut self, pool: &Arc<str>) -> Self {
+        self.0.pool.get_or_insert_with(|| Arc::clone(pool));
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn with_pid(mut self, pid: i32) -> Self {
+        self.0.pid.get_or_insert(pid);
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn with_outcome(mut self, outcome: Outcome) -> Self {
+        self.0.outcome = outcome;
+        self
+    }
+
+    /// What happened.
+    #[must_use]
+    pub fn kind(&self) -> &ErrorKind {
+        &self.0.kind
+    }
+
+    /// What became of the work.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        self.0.outcome
+    }
+
+    /// How far the call got.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.0.phase
+    }
+
+    /// The name of the pool, once one was chosen.
+    #[must_use]
+    pub fn pool(&self) -> Option<&str> {
+        self.0.pool.as_deref()
+    }
+
+    /// The process id of the server's backend, once a session was chosen.
+    #[must_use]
+    pub fn backend_pid(&self) -> Option<i32> {
+        self.0.pid
+    }
+
+    /// The server's own error report, if the server sent one.
+    #[must_use]
+    pub fn database(&self) -> Option<&DbError> {
+        let mut next: Option<&(dyn StdError + 'static)> = self.source();
+        while let Some(cause) = next {
+            if let Some(report) = cause.downcast_ref::<DbError>() {
+                return Some(report);
+            }
+            next = cause.source();
+        }
+        None
+    }
+
+    /// The server's SQLSTATE; for a lost outcome without one, `40003` (statement completion unknown).
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&SqlState> {
+        match self.database() {
+            Some(report) => Some(report.code()),
+            None if self.0.outcome == Outcome::Unknown => Some(&SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN),
+            None => None,
+        }
+    }
+
+    /// Whether doing the same work again, as a whole, is safe and may succeed.
+    ///
+    /// Never true when the outcome is [`Outcome::Unknown`] or [`Outcome::Committed`], or for bad input.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self.0.outcome {
+            Outcome::Committed | Outcome::Unknown => false,
+            Outcome::NotExecuted => matches!(
+                self.0.kind,
+                ErrorKind::CheckoutTimeout(_) | ErrorKind::Connect | ErrorKind::Lost | ErrorKind::QueueFull
+            ),
+            Outcome::RolledBack => match self.sqlstate() {
+                Some(state) => {
+                    *state == SqlState::T_R_SERIALIZATION_FAILURE || *state == SqlState::T_R_DEADLOCK_DETECTED
+                }
+                None => matches!(self.0.kind, ErrorKind::Lost),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(pool) = &self.0.pool {
+            write!(f, "pool \"{pool}\": ")?;
+        }
+        match &self.0.kind {
+            ErrorKind::BadInput(input) => write!(f, "{input}")?,
+            ErrorKind::Cancelled => f.write_str("cancelled by the caller")?,
+            ErrorKind::CheckoutTimeout(report) => write!(f, "{report}")?,
+            ErrorKind::Connect => f.write_str("no session could be made")?,
+            ErrorKind::Database => match self.database() {
+                Some(report) => {
+                    write!(f, "the server answered {} {}", report.severity(), report.code().code())?;
+                }
+                None => f.write_str("the server answered with an error")?,
+            },
+            ErrorKind::Decode => f.write_str("a value could not be read as the type asked for")?,
+            ErrorKind::LeaseEnded => f.write_str("the handle outlived its lease")?,
+            ErrorKind::Lost => f.write_str("the session was lost")?,
+            ErrorKind::PoolClosed => f.write_str("the pool is closed")?,
+            ErrorKind::Protocol => f.write_str("the server's answer was not understood")?,
+            ErrorKind::QueueFull => f.write_str("the queue for sessions is full")?,
+            ErrorKind::RowCount { wanted, got } => {
+                let more = if *got > 1 { " or more" } else { "" };
+                write!(f, "wanted {wanted}, got {got}{more}")?;
+            }
+            ErrorKind::Timeout => f.write_str("the deadline passed")?,
+        }
+        if let Some(pid) = self.0.pid {
+            write!(f, " (backend {pid})")?;
+        }
+        write!(f, "; {}, {}", self.0.phase, self.0.outcome)
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Committed => "committed",
+            Self::NotExecuted => "not executed",
+            Self::RolledBack => "rolled back",
+            Self::Unknown => "outcome unknown",
+        })
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Checking => "while checking the input",
+            Self::Queued => "while waiting for a session",
+            Self::Connecting => "while connecting",
+            Self::Validating => "while validating a session",
+            Self::Preparing => "while preparing",
+            Self::Executing => "while executing",
+            Self::Reading => "while moving rows",
+        })
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.0.kind)
+            .field("outcome", &self.0.outcome)
+            .field("phase", &self.0.phase)
+            .field("pool", &self.0.pool)
+            .field("backend_pid", &self.0.pid)
+            .field("source", &self.0.source)
+            .finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_ref().map(|source| &**source as _)
+    }
+}

@@ -1,0 +1,146 @@
+//! Parameters of a statement: given by value or by reference, checked against what the server expects.
+//!
+//! Values only; checked after prepare and before anything of the statement is sent.
+
+use std::fmt;
+
+use tokio_postgres::Statement;
+use tokio_postgres::types::{ToSql, Type, WrongType};
+
+use crate::error::{BadInput, Error};
+
+/// What a caller gave for `$1`, `$2`, …
+#[derive(Default)]
+pub(crate) enum Parameters<'a> {
+    #[default]
+    None,
+    Borrowed(&'a [&'a (dyn ToSql + Sync)]),
+    Owned(Vec<Bound>),
+    /// Both ways at once, which is refused when the call runs.
+    Mixed,
+}
+
+/// A value that the call owns, with the name of its type for error messages.
+pub(crate) struct Bound {
+    value: Box<dyn ToSql + Send + Sync>,
+    type_name: &'static str,
+    accepts: fn(&Type) -> bool,
+}
+
+impl Bound {
+    pub(crate) fn new<T: ToSql + Send + Sync + 'static>(value: T) -> Self {
+        Self {
+            value: Box::new(value),
+            type_name: std::any::type_name::<T>(),
+            accepts: T::accepts,
+        }
+    }
+}
+
+impl<'a> Parameters<'a> {
+    pub(crate) fn bind(&mut self, bound: Bound) {
+        match self {
+            Self::None => *self = Self::Owned(vec![bound]),
+            Self::Owned(values) => values.push(bound),
+            Self::Borrowed(_) | Self::Mixed => *self = Self::Mixed,
+        }
+    }
+
+    pub(crate) fn borrow(&mut self, values: &'a [&'a (dyn ToSql + Sync)]) {
+        *self = match self {
+            Self::None => Self::Borrowed(values),
+            Self::Borrowed(_) | Self::Owned(_) | Self::Mixed => Self::Mixed,
+        };
+    }
+
+    /// The values, in the form tokio-postgres takes them.
+    pub(crate) fn as_refs(&self) -> Vec<&(dyn ToSql + Sync)> {
+        match self {
+            Self::Owned(values) => values
+                .iter()
+                .map(|bound| &*bound.value as &(dyn ToSql + Sync))
+                .collect(),
+            Self::Borrowed(values) => values.to_vec(),
+            Self::None | Self::Mixed => Vec::new(),
+        }
+    }
+
+    /// Names the first thing that does not fit before anything is asked of a server.
+    pub(crate) fn check_form(&self) -> Result<(), Error> {
+        match self {
+            Self::Mixed => Err(Error::bad_input(BadInput::MixedParameters)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Names the first parameter that does not fit the statement.
+    pub(crate) fn check(&self, statement: &Statement) -> Result<(), Error> {
+        let expected = statement.params();
+        check_count(expected.len(), self.len())?;
+        if let Self::Owned(values) = self {
+            for (at, (bound, expected)) in values.iter().zip(expected).enumerate() {
+                if !(bound.accepts)(expected) {
+                    return Err(Error::bad_input(BadInput::ParameterType {
+                        position: at + 1,
+                        given: bound.type_name.into(),
+                        expected: expected.name().into(),
+                    }));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::None | Self::Mixed => 0,
+            Self::Borrowed(values) => values.len(),
+            Self::Owned(values) => values.len(),
+        }
+    }
+}
+
+/// Names a wrong number of values.
+pub(crate) fn check_count(placeholders: usize, given: usize) -> Result<(), Error> {
+    if placeholders == given {
+        return Ok(());
+    }
+    Err(Error::bad_input(BadInput::ParameterCount { placeholders, given }))
+}
+
+/// Names the value that could not be encoded. tokio-postgres knows which one, and for a wrong type both types, but says
+/// so only in words: "error serializing parameter 0", caused by "cannot convert between the Rust type `i32` and …".
+pub(crate) fn not_encoded(error: tokio_postgres::Error, statement: &Statement) -> Error {
+    let at = error
+        .to_string()
+        .rsplit(' ')
+        .next()
+        .and_then(|at| at.parse::<usize>().ok())
+        .unwrap_or_default();
+    let position = at + 1;
+    let expected = statement
+        .params()
+        .get(at)
+        .map(|expected| expected.name().to_owned())
+        .unwrap_or_default();
+    let wrong = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<WrongType>());
+    if let Some(wrong) = wrong {
+        let words = wrong.to_string();
+        let given = words.split('`').nth(1).unwrap_or(&words).to_owned();
+        return Error::bad_input(BadInput::ParameterType {
+            position,
+            given,
+            expected,
+        });
+    }
+    Error::bad_input(BadInput::ParameterValue { position, expected }).with_source(error)
+}
+
+impl fmt::Debug for Parameters<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // How many, never what: parameters are data of the application's users.
+        f.debug_struct("Parameters")
+            .field("count", &self.len())
+            .finish_non_exhaustive()
+    }
+}

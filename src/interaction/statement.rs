@@ -1,0 +1,180 @@
+//! One statement on one lease: prepare, check, send, read. The part that every way of running SQL shares.
+//!
+//! Between the run loop and the session. It knows no deadline and does not retry; it says what failed and how far it got.
+
+use std::pin::pin;
+
+use futures_util::TryStreamExt;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, Statement};
+
+use super::failure::{self, Circumstance};
+use super::parameters::{self, Parameters};
+use crate::error::{Error, ErrorKind, Outcome, Phase};
+use crate::pool::Lease;
+use crate::route::Access;
+use crate::session::{Mode, Prepared, Reach};
+
+/// What to keep of a statement's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    Rows,
+    Count,
+}
+
+/// A statement's whole answer.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    pub(super) rows: Vec<Row>,
+    pub(super) affected: u64,
+}
+
+/// A statement that was parsed by the server and whose parameters fit.
+#[derive(Debug)]
+pub(super) struct Ready<'a> {
+    prepared: Prepared,
+    access: Access,
+    values: Vec<&'a (dyn ToSql + Sync)>,
+}
+
+impl<'a> Ready<'a> {
+    /// Prepares `sql` on the lease's session and checks the parameters against it.
+    pub(super) async fn new(
+        lease: &Lease,
+        sql: &str,
+        parameters: &'a Parameters<'_>,
+        access: Access,
+    ) -> Result<Self, Error> {
+        let prepared = lease.session().prepare(sql).await;
+        let prepared = prepared.map_err(|failure| on(lease, failure::prepare_error(failure, sql, access)))?;
+        parameters
+            .check(&prepared.statement)
+            .map_err(|error| on(lease, error))?;
+        Ok(Self {
+            prepared,
+            access,
+            values: parameters.as_refs(),
+        })
+    }
+
+    pub(super) fn statement(&self) -> &Statement {
+        &self.prepared.statement
+    }
+
+    /// The values in the form `query_raw` takes them.
+    pub(super) fn values(&self) -> impl ExactSizeIterator<Item = &'a (dyn ToSql + Sync)> + '_ {
+        self.values.iter().copied()
+    }
+
+    fn mode(&self) -> Mode {
+        match self.access {
+            Access::Read => Mode::ReadOnly,
+            Access::Write => Mode::Template,
+        }
+    }
+
+    fn circumstance(&self, phase: Phase) -> Circumstance<'_> {
+        Circumstance {
+            phase,
+            access: self.access,
+            in_transaction: false,
+            statement: Some(&self.prepared.statement),
+        }
+    }
+
+    /// Runs the statement and reads its whole answer.
+    pub(super) async fn run(&self, lease: &Lease, keep: Keep) -> Result<Answer, Error> {
+        let session = lease.session();
+        self.mark(lease);
+        let client = session.client();
+        let whole = async {
+            match keep {
+                Keep::Rows => {
+                    let mut rows = pin!(client.query_raw(self.statement(), self.values()).await?);
+                    let mut answer = Answer::default();
+                    while let Some(row) = rows.try_next().await? {
+                        answer.rows.push(row);
+                    }
+                    answer.affected = rows.rows_affected().unwrap_or_default();
+                    Ok(answer)
+                }
+                Keep::Count => {
+                    let affected = client.execute_raw(self.statement(), self.values()).await?;
+                    Ok(Answer {
+                        rows: Vec::new(),
+                        affected,
+                    })
+                }
+            }
+        };
+        let (answer, flight) = session
+            .request(lease.ticket(), self.mode(), whole)
+            .await
+            .map_err(|failure| self.failed(lease, failure))?;
+        flight.landed();
+        self.finish(lease)?;
+        Ok(answer)
+    }
+
+    /// Starts the statement; its rows are read by the caller.
+    pub(super) async fn start(
+        &self,
+        lease: &Lease,
+    ) -> Result<(tokio_postgres::RowStream, crate::session::Flight), Error> {
+        let session = lease.session();
+        self.mark(lease);
+        let start = session.client().query_raw(self.statement(), self.values());
+        session
+            .request(lease.ticket(), self.mode(), start)
+            .await
+            .map_err(|failure| self.failed(lease, failure))
+    }
+
+    pub(super) fn failed(&self, lease: &Lease, failure: crate::session::Failure) -> Error {
+        on(lease, failure::error(failure, self.circumstance(Phase::Executing)))
+    }
+
+    /// What the statement may leave behind is on the books before it is sent.
+    fn mark(&self, lease: &Lease) {
+        if self.prepared.reach == Reach::Anything {
+            lease.session().mark_dirty();
+        }
+    }
+
+    /// The answer is in: was it what the text and the mode promised?
+    pub(super) fn finish(&self, lease: &Lease) -> Result<(), Error> {
+        let session = lease.session();
+        if !session.answered_plainly() {
+            session.mark_dirty();
+        }
+        if self.access == Access::Read && !session.is_read_only() {
+            // The setting did not take: an operator's cancel hit the very SET, or the server is no PostgreSQL.
+            session.mark_broken();
+            let error = Error::new(ErrorKind::Protocol, Outcome::Unknown, Phase::Executing);
+            return Err(on(lease, error.with_source("the session did not become read only")));
+        }
+        Ok(())
+    }
+}
+
+/// Whether the server says that the plan it keeps is of no use any more, and nothing was done.
+pub(super) fn plan_is_stale(error: &Error) -> bool {
+    error.database().is_some_and(|report| {
+        *report.code() == tokio_postgres::error::SqlState::FEATURE_NOT_SUPPORTED
+            && report.routine() == Some("RevalidateCachedQuery")
+    })
+}
+
+/// Whether the session lost its statements, and nothing was done.
+pub(super) fn statement_is_gone(error: &Error) -> bool {
+    error.sqlstate() == Some(&tokio_postgres::error::SqlState::INVALID_SQL_STATEMENT_NAME)
+}
+
+pub(super) fn on(lease: &Lease, error: Error) -> Error {
+    error.with_pool(lease.pool_name()).with_pid(lease.backend_pid())
+}
+
+/// Checks borrowed values of a lease's own calls.
+pub(super) fn check_count(statement: &Statement, given: usize) -> Result<(), Error> {
+    parameters::check_count(statement.params().len(), given)
+}

@@ -1,0 +1,78 @@
+//! gdbpool: a pool of PostgreSQL connection pools for any async executor.
+//!
+//! It runs *interactions* (an SQL statement, and later a function over a transaction) on named pools over a primary and
+//! its standbys, on smol, async-std, tokio, or whatever implements [`Runtime`].
+//!
+//! ```
+//! # async fn example(runtime: impl gdbpool::Runtime) -> Result<(), gdbpool::Error> {
+//! use gdbpool::{InteractionPool, PoolConfig};
+//!
+//! let db = InteractionPool::builder(runtime)
+//!     .pool(PoolConfig::new("primary", "host=db1 user=app dbname=shop")?.size(10))
+//!     .open()
+//!     .await?;
+//! let total: i64 = db.run("SELECT count(*) FROM users").read().scalar().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The way of a call
+//!
+//! user → [`InteractionPool`] → interaction → route → pool → session → [`Runtime`]. Imports run in that direction only.
+//! What decides is written as plain machines (events in with the present instant, decisions out); the async code around
+//! them holds no policy.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `interaction_pool` | the user's handle |
+//! | `interaction` | what is asked, and the one loop that runs and retries it |
+//! | `route` | which pool serves it |
+//! | `pool` | one node's ledger of sessions: idle, leased, settling, connecting, closing, waiting |
+//! | `session` | one connection: dial, the tap on its bytes, its driver, statement cache, clean-up, cancel request |
+//! | `runtime` | the seam to the executor, and its adapters |
+//! | `error`, `config`, `cancel`, `time`, `sql`, `observe` | values |
+//!
+//! # What a pool promises
+//!
+//! - A [`Lease`] is always clean, whatever the last borrower did, and wherever its future was dropped.
+//! - A dropped statement is cancelled, and never hurts the next user of its session.
+//! - Callers are served in the order they asked.
+//! - Connecting belongs to the pool: bounded, with backoff, and it outlives the caller that asked.
+//! - Nothing needs a particular runtime, clock or source of randomness; every wait has a bound in [`PoolConfig`].
+//!
+//! Limits: what triggers, rules, views, user-defined operators and casts leave behind in a session after a single statement
+//! cannot be seen from its text; run such statements on a [`Lease`], which is always cleaned up in full.
+
+#![forbid(unsafe_code)]
+
+mod cancel;
+mod config;
+mod error;
+mod interaction;
+mod interaction_pool;
+mod observe;
+mod pool;
+mod route;
+mod runtime;
+mod session;
+mod sql;
+mod time;
+
+pub use tokio_postgres::{Row, types};
+
+#[cfg(feature = "async-std")]
+pub use crate::runtime::AsyncStd;
+#[cfg(feature = "smol")]
+pub use crate::runtime::Smol;
+#[cfg(feature = "tokio")]
+pub use crate::runtime::Tokio;
+pub use crate::{
+    cancel::Cancel,
+    config::{PoolConfig, SocketOptions},
+    error::{BadInput, CheckoutReport, Error, ErrorKind, Holder, Outcome, Phase, TimeoutCause},
+    interaction::{CopyIn, CopyOut, Count, LeaseRows, One, Opt, Output, RowStream, Rows, Run, Scalar, Stream},
+    interaction_pool::{InteractionPool, InteractionPoolBuilder},
+    pool::{CloseReason, CloseReport, ConnectionPool, Lease, PoolStatus},
+    runtime::{BoxFuture, BoxStream, ByteStream, Endpoint, Runtime},
+    time::Instant,
+};

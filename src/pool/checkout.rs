@@ -1,0 +1,234 @@
+//! The checkout: an idle session, or a place in the queue and a hand-off, validated and wrapped in a guard.
+//!
+//! Between callers and ledger. What is handed over travels inside [`Granted`], so that a future dropped at any point gives
+//! its session back by type. It holds no policy: the ledger says who is next.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::panic::Location;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_core::Stream as _;
+
+use super::handoff::{Delivery, HandOff};
+use super::lease::Lease;
+use super::ledger::{Checkout, Refusal, SlotId, WaiterId};
+use super::report;
+use super::shared::Shared;
+use crate::Instant;
+use crate::error::{Error, ErrorKind, Outcome, Phase};
+use crate::session::{Mode, Session};
+
+/// A session on its way to a caller. Dropped on the way, it goes to the next one.
+pub(super) struct Granted {
+    pool: Arc<Shared>,
+    slot: SlotId,
+    session: Option<Arc<Session>>,
+    ping: bool,
+}
+
+/// A caller's place in the queue. Dropped, it is given up.
+struct Place<'a> {
+    pool: &'a Arc<Shared>,
+    waiter: WaiterId,
+    hand_off: Option<HandOff>,
+}
+
+/// What a checkout has spent its time on so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Spent {
+    pub(super) queued: Duration,
+    pub(super) validating: Duration,
+}
+
+impl Granted {
+    pub(super) fn new(pool: &Arc<Shared>, slot: SlotId, session: Arc<Session>, ping: bool) -> Self {
+        Self {
+            pool: Arc::clone(pool),
+            slot,
+            session: Some(session),
+            ping,
+        }
+    }
+
+    fn accept(mut self) -> Option<Lease> {
+        let session = self.session.take()?;
+        Some(Lease::new(Arc::clone(&self.pool), self.slot, session))
+    }
+}
+
+impl Drop for Granted {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            self.pool.pass_on(self.slot, session);
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let Some(hand_off) = self.hand_off.take() else { return };
+        let mut books = self.pool.lock();
+        if books.ledger.abandon(self.pool.coarse_now(), self.waiter) {
+            books.forget_waiter(self.waiter);
+            books.shelf.put(hand_off);
+            return;
+        }
+        drop(books);
+        // Granted already: nothing more can come in now, and what came passes itself on.
+        drop(hand_off.shut());
+    }
+}
+
+/// Takes a session from the pool, waiting until `deadline` at the latest.
+pub(super) async fn checkout(
+    pool: &Arc<Shared>,
+    at: &'static Location<'static>,
+    deadline: Option<Instant>,
+) -> Result<Lease, Error> {
+    let mut asked = match ask(pool, at) {
+        Asked::Session(granted) if !granted.ping => {
+            return granted.accept().ok_or_else(|| refused(pool, Refusal::Closed));
+        }
+        other => other,
+    };
+    let started = pool.runtime.now();
+    let longest = started + pool.config.checkout_timeout;
+    let deadline = deadline.map_or(longest, |deadline| deadline.min(longest));
+    let mut spent = Spent::default();
+    loop {
+        let granted = match asked {
+            Asked::Session(granted) => granted,
+            Asked::Wait(place) => {
+                let waiting_since = pool.runtime.now();
+                let delivery = pool.deadlines.limit(deadline, receive(place)).await;
+                spent.queued += pool.runtime.now() - waiting_since;
+                match delivery {
+                    Ok(Delivery::Session(granted)) => granted,
+                    Ok(Delivery::Closed) => return Err(refused(pool, Refusal::Closed)),
+                    Err(_) => return Err(report::timed_out(pool, Phase::Queued, spent)),
+                }
+            }
+            Asked::Refused(why) => return Err(refused(pool, why)),
+        };
+        if !granted.ping {
+            return granted.accept().ok_or_else(|| refused(pool, Refusal::Closed));
+        }
+        asked = match validate(pool, granted, deadline, at, &mut spent).await? {
+            Ok(lease) => return Ok(lease),
+            Err(next) => next,
+        };
+    }
+}
+
+enum Asked<'a> {
+    Refused(Refusal),
+    Session(Granted),
+    Wait(Place<'a>),
+}
+
+/// One question to the ledger, under its lock.
+fn ask<'a>(pool: &'a Arc<Shared>, at: &'static Location<'static>) -> Asked<'a> {
+    let now = pool.coarse_now();
+    let mut books = pool.lock();
+    let answer = books.ledger.checkout(now, at);
+    answered(pool, &mut books, answer, now)
+}
+
+fn answered<'a>(pool: &'a Arc<Shared>, books: &mut super::shared::Books, answer: Checkout, now: Instant) -> Asked<'a> {
+    match answer {
+        Checkout::Refused(why) => Asked::Refused(why),
+        Checkout::Session { slot, ping } => match books.take_session(slot) {
+            Some(session) => Asked::Session(Granted::new(pool, slot, session, ping)),
+            None => Asked::Refused(Refusal::Closed),
+        },
+        Checkout::Wait(waiter) => {
+            let hand_off = books.shelf.take();
+            books.await_delivery(waiter, hand_off.sender());
+            if books.ledger.connect_due(now) {
+                pool.wake_upkeep();
+            }
+            Asked::Wait(Place {
+                pool,
+                waiter,
+                hand_off: Some(hand_off),
+            })
+        }
+    }
+}
+
+/// Waits for the delivery; the place is given up when this is dropped first.
+async fn receive(mut place: Place<'_>) -> Delivery {
+    let delivery = poll_fn(|cx| match &mut place.hand_off {
+        Some(hand_off) => hand_off.receiver.as_mut().poll_next(cx),
+        None => Poll::Ready(None),
+    })
+    .await;
+    if let Some(hand_off) = place.hand_off.take() {
+        place.pool.lock().shelf.put(hand_off);
+    }
+    delivery.unwrap_or(Delivery::Closed)
+}
+
+/// Asks an idle session for a sign of life. A dead one is closed, and the caller keeps its turn.
+async fn validate<'a>(
+    pool: &'a Arc<Shared>,
+    granted: Granted,
+    deadline: Instant,
+    at: &'static Location<'static>,
+    spent: &mut Spent,
+) -> Result<Result<Lease, Asked<'a>>, Error> {
+    let Some(lease) = granted.accept() else {
+        return Err(refused(pool, Refusal::Closed));
+    };
+    let since = pool.runtime.now();
+    let limit = deadline.min(since + pool.config.ping_timeout);
+    let answered = pool.deadlines.limit(limit, lease.ping()).await;
+    let now = pool.runtime.now();
+    spent.validating += now - since;
+    match answered {
+        Ok(Ok(())) => Ok(Ok(lease)),
+        // The caller's time is up; the session is proved or given up by its settling.
+        Err(_) if limit == deadline => Err(report::timed_out(pool, Phase::Validating, *spent)),
+        Ok(Err(_)) | Err(_) => {
+            let (slot, session) = lease.take_apart();
+            session.kill();
+            let mut books = pool.lock();
+            let (effects, answer) = books.ledger.revalidate(now, slot, at);
+            let next = self::answered(pool, &mut books, answer, now);
+            pool.carry_out(books, effects);
+            Ok(Err(next))
+        }
+    }
+}
+
+fn refused(pool: &Shared, why: Refusal) -> Error {
+    let kind = match why {
+        Refusal::Closed => ErrorKind::PoolClosed,
+        Refusal::QueueFull => ErrorKind::QueueFull,
+    };
+    Error::new(kind, Outcome::NotExecuted, Phase::Queued).with_pool(&pool.config.name)
+}
+
+impl Lease {
+    /// A Sync round trip, which leaves nothing behind.
+    async fn ping(&self) -> Result<(), crate::session::Failure> {
+        let session = self.session();
+        let ((), flight) = session
+            .request(self.ticket(), Mode::Template, session.client().check_connection())
+            .await?;
+        flight.landed();
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Granted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Granted")
+            .field("slot", &self.slot)
+            .field("ping", &self.ping)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,247 @@
+//! The ledger's property test, and the examples that a random history proves too weakly.
+//!
+//! A failing history is printed with the line that replays it: `GDBPOOL_SEED` alone fixes every case.
+
+use std::panic::Location;
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::prelude::any;
+use proptest::strategy::Strategy;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+use super::model::{self, Op};
+use super::{Checkout, ConnectFailure, Effects, Grant, Ledger, Limits, Return, SlotId};
+use crate::Instant;
+use crate::pool::close_reason::CloseReason;
+
+/// Histories per seed, and their longest.
+const CASES: u32 = 1_000;
+const LONGEST: usize = 200;
+/// Tried when `GDBPOOL_SEED` is not set.
+const SEEDS: [u64; 3] = [1, 2, 3];
+
+#[test]
+fn every_history_keeps_the_books() {
+    let given = std::env::var("GDBPOOL_SEED").ok();
+    let seeds = match &given {
+        Some(seed) => vec![seed.parse().expect("GDBPOOL_SEED is a number")],
+        None => SEEDS.to_vec(),
+    };
+    for seed in seeds {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&u64::to_le_bytes(seed));
+        let config = Config {
+            cases: CASES,
+            failure_persistence: None,
+            ..Config::default()
+        };
+        let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
+        let ops = vec(any::<[u8; 4]>().prop_map(Op::decode), 0..=LONGEST);
+        let outcome = runner.run(&(any::<model::Setup>(), ops), |(setup, ops)| {
+            model::run(setup, &ops);
+            Ok(())
+        });
+        if let Err(failure) = outcome {
+            panic!("{failure}\nreplay: GDBPOOL_SEED={seed} cargo test --lib every_history_keeps_the_books");
+        }
+    }
+}
+
+#[test]
+fn sessions_opened_together_do_not_end_together() {
+    let mut ledger = Ledger::new(
+        Limits {
+            max: 2,
+            max_connecting: 2,
+            hold_warning: None,
+            ..LIMITS
+        },
+        at_millis(0),
+    );
+    let slots = dial_for_waiters(&mut ledger, 2);
+    for (slot, random) in slots.iter().zip([0, u64::MAX]) {
+        assert!(ledger.connected(at_millis(0), *slot, random).grant.is_some());
+    }
+    for slot in &slots {
+        let _ = ledger.checkin(at_millis(1), *slot, Return::Clean);
+    }
+    assert_eq!(
+        ledger.next_wake(at_millis(1)),
+        Some(Instant::from_nanos(900_000_000_001))
+    );
+    assert_eq!(ledger.reap(at_millis(899_999)), None);
+    assert_eq!(
+        ledger.reap(at_millis(900_001)),
+        Some(slots[1]),
+        "the jitter takes off up to a tenth"
+    );
+    assert_eq!(ledger.reap(at_millis(999_999)), None);
+    assert_eq!(ledger.reap(at_millis(1_000_000)), Some(slots[0]));
+    assert_eq!(
+        ledger
+            .status(at_millis(1_000_000))
+            .counters
+            .closes(CloseReason::Lifetime),
+        2
+    );
+}
+
+#[test]
+fn pauses_grow_are_drawn_and_end() {
+    let pause = |failures: &[ConnectFailure], random: u64| {
+        let mut ledger = Ledger::new(LIMITS, at_millis(0));
+        let _ = ledger.checkout(at_millis(0), Location::caller());
+        let mut now = at_millis(0);
+        for failure in failures {
+            now = ledger.status(now).backoff_until.unwrap_or(now);
+            let slot = ledger.next_connect(now).expect("a dial after the pause");
+            let _ = ledger.connect_failed(now, slot, *failure, random);
+        }
+        ledger.status(now).backoff_until.expect("a pause after a failure") - now
+    };
+    use ConnectFailure::{Overloaded, Permanent, Transient};
+    let millis = |pause: Duration| (pause.as_micros() + 500) / 1_000;
+    assert_eq!(millis(pause(&[Transient], u64::MAX)), 100);
+    assert_eq!(millis(pause(&[Transient; 3], u64::MAX)), 400, "the ceiling doubles");
+    assert_eq!(
+        millis(pause(&[Overloaded; 3], u64::MAX)),
+        3_200,
+        "and twice as fast when there is no room"
+    );
+    assert_eq!(millis(pause(&[Transient; 60], u64::MAX)), 5_000, "up to the cap");
+    assert_eq!(
+        millis(pause(&[Transient; 60], 0)),
+        25,
+        "jitter is full, but a pause stays a pause"
+    );
+    assert_eq!(
+        millis(pause(&[Permanent], 0)),
+        2_500,
+        "what somebody must repair is not hammered"
+    );
+}
+
+#[test]
+fn dials_that_fail_together_count_once_and_the_next_goes_alone() {
+    let mut ledger = Ledger::new(
+        Limits {
+            max: 16,
+            max_connecting: 8,
+            ..LIMITS
+        },
+        at_millis(0),
+    );
+    for slot in dial_for_waiters(&mut ledger, 8) {
+        let _ = ledger.connect_failed(at_millis(1), slot, ConnectFailure::Transient, u64::MAX);
+    }
+    let until = ledger
+        .status(at_millis(1))
+        .backoff_until
+        .expect("a pause after a failure");
+    assert!(until <= at_millis(101), "eight failures of one burst doubled the pause");
+    assert_eq!(ledger.next_wake(at_millis(1)), Some(until));
+    for alone in [1, 2, 4] {
+        let dials: Vec<SlotId> = std::iter::from_fn(|| ledger.next_connect(until)).collect();
+        assert_eq!(dials.len(), alone, "each success admits one more");
+        for slot in dials {
+            let effects = ledger.connected(until, slot, 0);
+            assert!(effects.grant.is_some() || alone == 4, "a waiter is left out");
+        }
+    }
+}
+
+#[test]
+fn a_failed_ping_keeps_its_callers_turn() {
+    let mut ledger = Ledger::new(Limits { max: 1, ..LIMITS }, at_millis(0));
+    let slot = dial_for_waiters(&mut ledger, 1)[0];
+    let _ = ledger.connected(at_millis(0), slot, 0);
+    let Checkout::Wait(_later) = ledger.checkout(at_millis(1), Location::caller()) else {
+        panic!("must wait")
+    };
+    let (effects, again) = ledger.revalidate(at_millis(2), slot, Location::caller());
+    assert_eq!(effects.close, Some(slot));
+    let Checkout::Wait(first) = again else {
+        panic!("must wait")
+    };
+    assert_eq!(
+        ledger.next_connect(at_millis(2)),
+        None,
+        "the dead session's capacity is not free yet"
+    );
+    let effects = ledger.closed(at_millis(3), slot);
+    assert!(effects.wake_upkeep, "upkeep must dial");
+    let slot = ledger.next_connect(at_millis(3)).expect("capacity for a dial");
+    let Some(Grant::Session { waiter, .. }) = ledger.connected(at_millis(4), slot, 0).grant else {
+        panic!("a waiter is left out")
+    };
+    assert_eq!(waiter, first);
+}
+
+#[test]
+fn the_status_names_the_longest_holds_and_a_late_return() {
+    let mut ledger = Ledger::new(
+        Limits {
+            max: 7,
+            max_connecting: 7,
+            ..LIMITS
+        },
+        at_millis(0),
+    );
+    let slots = dial_for_waiters(&mut ledger, 7);
+    for (millis, slot) in (1..).zip(&slots) {
+        let _ = ledger.connected(at_millis(millis), *slot, 0);
+    }
+    let held: Vec<SlotId> = ledger
+        .status(at_millis(10))
+        .longest_holds
+        .iter()
+        .map(|hold| hold.slot)
+        .collect();
+    assert_eq!(held, slots[..5]);
+    let reported = ledger.overdue_holds(at_millis(30_002));
+    assert_eq!(reported.len(), 2);
+    assert_eq!(reported[0].at.file(), file!());
+    assert!(
+        ledger.overdue_holds(at_millis(30_002)).is_empty(),
+        "each hold is reported once"
+    );
+    let effects = ledger.checkin(at_millis(30_005), slots[0], Return::Clean);
+    assert_eq!(effects.late.map(|hold| hold.held), Some(Duration::from_millis(30_004)));
+    assert_eq!(
+        ledger.checkin(at_millis(30_005), slots[0], Return::Clean),
+        Effects::default(),
+        "returned twice"
+    );
+}
+
+/// Queues callers and reserves a dial for each.
+fn dial_for_waiters(ledger: &mut Ledger, callers: usize) -> Vec<SlotId> {
+    for _ in 0..callers {
+        assert!(matches!(
+            ledger.checkout(at_millis(0), Location::caller()),
+            Checkout::Wait(_)
+        ));
+    }
+    let slots: Vec<SlotId> = std::iter::from_fn(|| ledger.next_connect(at_millis(0))).collect();
+    assert_eq!(slots.len(), callers);
+    slots
+}
+
+const fn at_millis(millis: u64) -> Instant {
+    Instant::from_nanos(millis * 1_000_000)
+}
+
+const LIMITS: Limits = Limits {
+    min: 0,
+    max: 10,
+    max_connecting: 4,
+    max_waiters: 100,
+    max_lifetime: Some(Duration::from_secs(1_000)),
+    lifetime_jitter: 0.1,
+    idle_timeout: None,
+    ping_after: None,
+    hold_warning: Some(Duration::from_secs(30)),
+    backoff_base: Duration::from_millis(100),
+    backoff_cap: Duration::from_secs(5),
+};

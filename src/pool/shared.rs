@@ -1,0 +1,364 @@
+//! What a pool's handle, leases and tasks share: the ledger with the sessions it accounts for, behind one lock.
+//!
+//! The shell around the ledger: it feeds events in, and carries the effects out after the lock is released. It holds no
+//! policy, and nothing awaits while the lock is held.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_channel::Sender;
+use event_listener::Event;
+
+use super::checkout::Granted;
+use super::clock::CoarseClock;
+use super::close_reason::CloseReason;
+use super::deadlines::Deadlines;
+use super::handoff::{Delivery, Shelf};
+use super::ledger::{ConnectFailure, Effects, Grant, Ledger, Return, Settled, SlotId, WaiterId};
+use crate::Instant;
+use crate::config::PoolConfig;
+use crate::error::Error;
+use crate::runtime::Runtime;
+use crate::session::{DialPlan, Ending, Session, SettleError, Verdict, settle};
+
+/// One pool.
+pub(super) struct Shared {
+    pub(super) runtime: Arc<dyn Runtime>,
+    pub(super) config: PoolConfig,
+    pub(super) plan: DialPlan,
+    pub(super) clock: CoarseClock,
+    pub(super) deadlines: Deadlines,
+    /// Notified when the last session of a closed pool is gone.
+    pub(super) drained: Event,
+    books: Mutex<Books>,
+}
+
+/// What the lock guards.
+pub(super) struct Books {
+    pub(super) ledger: Ledger,
+    pub(super) shelf: Shelf,
+    /// By slot: the session while nobody holds it, and the means to end it, always.
+    berths: Vec<Berth>,
+    /// By waiter: where to deliver.
+    waiting: Vec<Option<Sender<Delivery>>>,
+    /// Sessions that have been asked to end, and when they are dropped if they do not.
+    pub(super) closing: Vec<(Instant, SlotId)>,
+    pub(super) last_connect_error: Option<Arc<Error>>,
+    /// Holds that were reported as overlong, ever.
+    pub(super) overlong_holds: u64,
+}
+
+#[derive(Default)]
+struct Berth {
+    session: Option<Arc<Session>>,
+    ending: Option<Arc<Ending>>,
+}
+
+/// What to do once the lock is released.
+#[derive(Default)]
+struct Errands {
+    delivery: Option<(Sender<Delivery>, Delivery)>,
+    /// Dropped outside the lock: the last clone of a session says goodbye to the server.
+    farewell: Option<Arc<Session>>,
+    wake_upkeep: bool,
+}
+
+impl Shared {
+    pub(super) fn new(runtime: Arc<dyn Runtime>, config: PoolConfig, plan: DialPlan, ledger: Ledger) -> Self {
+        let books = Books {
+            ledger,
+            shelf: Shelf::default(),
+            berths: Vec::new(),
+            waiting: Vec::new(),
+            closing: Vec::new(),
+            last_connect_error: None,
+            overlong_holds: 0,
+        };
+        Self {
+            runtime,
+            config,
+            plan,
+            clock: CoarseClock::default(),
+            deadlines: Deadlines::default(),
+            drained: Event::new(),
+            books: Mutex::new(books),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The present instant, a little old at most.
+    pub(super) fn coarse_now(&self) -> Instant {
+        let (now, wake) = self.clock.read(&*self.runtime);
+        if wake {
+            self.wake_upkeep();
+        }
+        now
+    }
+
+    pub(super) fn wake_upkeep(&self) {
+        self.deadlines.wake.notify(1);
+    }
+
+    /// A lease ended.
+    pub(super) fn give_back(self: &Arc<Self>, slot: SlotId, session: Arc<Session>, discard: bool) {
+        session.close_fence();
+        let now = self.coarse_now();
+        let verdict = session.verdict();
+        let how = match verdict {
+            _ if discard => Return::Broken(CloseReason::Discarded),
+            Verdict::Clean => Return::Clean,
+            Verdict::Settle(_) => Return::Settling {
+                deadline: now + self.config.settle_timeout,
+            },
+            Verdict::Broken if session.ended().is_some() => Return::Broken(CloseReason::ClosedByServer),
+            Verdict::Broken => Return::Broken(CloseReason::Broken),
+        };
+        if how == Return::Clean {
+            session.reset_marks();
+        }
+        let mut books = self.lock();
+        let effects = books.ledger.checkin(now, slot, how);
+        if let Some(late) = effects.late {
+            tracing::info!(pool = &*self.config.name, at = %late.at, held = ?late.held, "an overlong lease came back");
+        }
+        match verdict {
+            Verdict::Settle(need) if !discard && effects.close.is_none() => {
+                // Kept out of the berth while it settles: the job holds it.
+                self.carry_out(books, effects);
+                self.start_settling(slot, session, need);
+            }
+            Verdict::Clean => {
+                books.berth(slot).session = Some(session);
+                self.carry_out(books, effects);
+            }
+            Verdict::Settle(_) | Verdict::Broken => {
+                session.kill();
+                self.carry_out(books, effects);
+            }
+        }
+    }
+
+    /// A granted session that nobody took.
+    pub(super) fn pass_on(self: &Arc<Self>, slot: SlotId, session: Arc<Session>) {
+        let now = self.coarse_now();
+        let mut books = self.lock();
+        let effects = books.ledger.pass_on(now, slot);
+        books.berth(slot).session = Some(session);
+        self.carry_out(books, effects);
+    }
+
+    fn start_settling(self: &Arc<Self>, slot: SlotId, session: Arc<Session>, need: crate::session::Need) {
+        let pool = Arc::clone(self);
+        let settling = Arc::clone(&session);
+        let job = Box::pin(async move {
+            let ended = settle(&settling, need).await;
+            pool.settled(slot, settling, ended);
+        });
+        if !session.submit(job) {
+            // The driver is gone, or about to go: its end frees the slot.
+            session.kill();
+        }
+    }
+
+    fn settled(self: &Arc<Self>, slot: SlotId, session: Arc<Session>, ended: Result<(), SettleError>) {
+        let how = match ended {
+            Ok(()) => Settled::Clean,
+            Err(error) => {
+                tracing::debug!(pool = &*self.config.name, pid = session.pid(), %error, "a session could not be settled");
+                session.kill();
+                Settled::Broken(match error {
+                    SettleError::CancelInDoubt | SettleError::Unsettled => CloseReason::Unsettled,
+                    SettleError::CleanUpFailed | SettleError::PlansLost => CloseReason::CleanUpFailed,
+                    SettleError::Ended => CloseReason::ClosedByServer,
+                })
+            }
+        };
+        let now = self.coarse_now();
+        let mut books = self.lock();
+        let effects = books.ledger.settled(now, slot, how);
+        if how == Settled::Clean {
+            books.berth(slot).session = Some(session);
+        }
+        self.carry_out(books, effects);
+    }
+
+    /// A dial brought a session.
+    pub(super) fn connected(self: &Arc<Self>, slot: SlotId, session: Arc<Session>, ending: Arc<Ending>) {
+        let now = self.runtime.now();
+        let random = self.runtime.random();
+        let mut books = self.lock();
+        books.last_connect_error = None;
+        let berth = books.berth(slot);
+        berth.session = Some(session);
+        berth.ending = Some(ending);
+        let effects = books.ledger.connected(now, slot, random);
+        self.carry_out(books, effects);
+    }
+
+    /// A dial failed, or was dropped with its executor.
+    pub(super) fn connect_failed(self: &Arc<Self>, slot: SlotId, failure: ConnectFailure, error: Option<Arc<Error>>) {
+        let now = self.runtime.now();
+        let random = self.runtime.random();
+        let mut books = self.lock();
+        if error.is_some() {
+            books.last_connect_error = error;
+        }
+        let effects = books.ledger.connect_failed(now, slot, failure, random);
+        self.carry_out(books, effects);
+    }
+
+    /// The driver of a session has ended; its server process is gone or going.
+    pub(super) fn ended(self: &Arc<Self>, slot: SlotId, reason: CloseReason) {
+        let now = self.runtime.now();
+        let mut books = self.lock();
+        let ended = books.ledger.session_ended(now, slot, reason);
+        let closed = books.ledger.closed(now, slot);
+        let berth = std::mem::take(books.berth(slot));
+        books.closing.retain(|(_, closing)| *closing != slot);
+        debug_assert!(
+            ended.grant.is_none() && closed.grant.is_none(),
+            "an ended session cannot be granted"
+        );
+        self.carry_out(
+            books,
+            Effects {
+                wake_upkeep: true,
+                ..Effects::default()
+            },
+        );
+        // Outside the lock, like every last clone of a session.
+        drop(berth);
+    }
+
+    /// Closes the pool: turns waiters away and says goodbye to idle sessions, here and now.
+    pub(super) fn shut(&self) {
+        let now = self.runtime.now();
+        let mut books = self.lock();
+        let turned_away: Vec<_> = books
+            .ledger
+            .close(now)
+            .into_iter()
+            .filter_map(|waiter| books.forget_waiter(waiter))
+            .collect();
+        let overdue = now + self.config.close_timeout;
+        let mut farewells = Vec::new();
+        while let Some(slot) = books.ledger.reap(now) {
+            farewells.extend(books.begin_close(overdue, slot));
+        }
+        drop(books);
+        for sender in turned_away {
+            drop(sender.try_send(Delivery::Closed));
+        }
+        drop(farewells);
+        self.wake_upkeep();
+    }
+
+    /// Does what the ledger decided: takes what is needed from the books, releases the lock, then delivers.
+    pub(super) fn carry_out(self: &Arc<Self>, mut books: MutexGuard<'_, Books>, effects: Effects) {
+        let mut errands = Errands {
+            wake_upkeep: effects.wake_upkeep,
+            ..Errands::default()
+        };
+        if let Some(Grant::Session { waiter, slot, ping }) = effects.grant {
+            let session = books.berth(slot).session.take();
+            let sender = books.waiting.get_mut(waiter.index()).and_then(Option::take);
+            errands.delivery = session
+                .map(|session| Granted::new(self, slot, session, ping))
+                .and_then(|granted| {
+                    let delivery = Delivery::Session(granted);
+                    sender.map(|sender| (sender, delivery))
+                });
+        }
+        if let Some(slot) = effects.close {
+            errands.farewell = books.begin_close(self.runtime.now() + self.config.close_timeout, slot);
+            errands.wake_upkeep = true;
+        }
+        drop(books);
+        if errands.wake_upkeep {
+            self.wake_upkeep();
+        }
+        if let Some((sender, delivery)) = errands.delivery {
+            // A waiter that has left meanwhile gives the delivery back, and its guard passes it on.
+            drop(sender.try_send(delivery));
+        }
+        drop(errands.farewell);
+    }
+}
+
+impl Books {
+    /// Where a waiter is to be delivered to.
+    pub(super) fn await_delivery(&mut self, waiter: WaiterId, sender: Sender<Delivery>) {
+        let index = waiter.index();
+        if self.waiting.len() <= index {
+            self.waiting.resize_with(index + 1, || None);
+        }
+        self.waiting[index] = Some(sender);
+    }
+
+    pub(super) fn forget_waiter(&mut self, waiter: WaiterId) -> Option<Sender<Delivery>> {
+        self.waiting.get_mut(waiter.index()).and_then(Option::take)
+    }
+
+    /// Takes the session of a slot that was just leased.
+    pub(super) fn take_session(&mut self, slot: SlotId) -> Option<Arc<Session>> {
+        self.berth(slot).session.take()
+    }
+
+    fn berth(&mut self, slot: SlotId) -> &mut Berth {
+        let index = slot.index();
+        if self.berths.len() <= index {
+            self.berths.resize_with(index + 1, Berth::default);
+        }
+        &mut self.berths[index]
+    }
+
+    /// Asks a session to end: politely if nobody uses it, else at once. Upkeep drops it at `overdue`.
+    pub(super) fn begin_close(&mut self, overdue: Instant, slot: SlotId) -> Option<Arc<Session>> {
+        self.closing.push((overdue, slot));
+        let berth = self.berth(slot);
+        let session = berth.session.take();
+        if session.is_none()
+            && let Some(ending) = &berth.ending
+        {
+            ending.kill();
+        }
+        session
+    }
+
+    /// Drops sessions whose goodbye takes too long.
+    pub(super) fn drop_overdue(&mut self, now: Instant) -> Option<Instant> {
+        let overdue: Vec<SlotId> = self
+            .closing
+            .iter()
+            .filter(|(at, _)| *at <= now)
+            .map(|(_, slot)| *slot)
+            .collect();
+        for slot in overdue {
+            if let Some(ending) = &self.berth(slot).ending {
+                ending.kill();
+            }
+        }
+        self.closing.retain(|(at, _)| *at > now);
+        self.closing.iter().map(|(at, _)| *at).min()
+    }
+
+    /// Ends every session that is out, whatever runs on it.
+    pub(super) fn kill_all(&mut self) {
+        for berth in &self.berths {
+            if let Some(ending) = &berth.ending {
+                ending.kill();
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}

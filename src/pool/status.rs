@@ -1,0 +1,130 @@
+//! The pool report: what a pool looks like at one instant, for people and for metrics. Values only.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::close_reason::CloseReason;
+use super::ledger::{Counters, Status};
+use super::report;
+use crate::error::Holder;
+
+/// One pool at one instant: gauges, counters since it was opened, and who holds sessions the longest.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PoolStatus {
+    /// The pool's name.
+    pub name: String,
+    /// The most sessions it may have.
+    pub max: u32,
+    /// The fewest it keeps.
+    pub min: u32,
+    /// Sessions it has, is opening or is closing: the sum of the next six.
+    pub size: u32,
+    /// Free sessions.
+    pub idle: u32,
+    /// Sessions held by somebody.
+    pub leased: u32,
+    /// Returned sessions that have not proved clean yet.
+    pub settling: u32,
+    /// Sessions that several short statements share.
+    pub shared: u32,
+    /// Attempts to connect under way.
+    pub connecting: u32,
+    /// Sessions being closed.
+    pub closing: u32,
+    /// Callers in the queue.
+    pub waiting: u32,
+    /// How long the first of them has waited.
+    pub oldest_wait: Option<Duration>,
+    /// The longest holders, longest first, up to five.
+    pub holders: Vec<Holder>,
+    /// Whether the pool was closed.
+    pub is_closed: bool,
+    /// Checkouts that were not refused.
+    pub checkouts: u64,
+    /// Checkouts that had to wait.
+    pub waits: u64,
+    /// Times a session went to a waiter past an older one: always 0.
+    pub overtakes: u64,
+    /// Waiters that left before their turn.
+    pub abandoned: u64,
+    /// Attempts to connect.
+    pub dials: u64,
+    /// Attempts that brought a session.
+    pub connects: u64,
+    /// Attempts that failed.
+    pub connect_failures: u64,
+    /// Idle sessions that did not answer before they were leased.
+    pub pings_failed: u64,
+    /// Holds reported as overlong.
+    pub overlong_holds: u64,
+    counters: Counters,
+}
+
+impl PoolStatus {
+    pub(super) fn new(name: &str, status: &Status, overlong_holds: u64) -> Self {
+        let counters = status.counters;
+        Self {
+            name: name.into(),
+            max: status.max,
+            min: status.min,
+            size: status.size,
+            idle: status.idle,
+            leased: status.leased,
+            settling: status.settling,
+            shared: status.shared,
+            connecting: status.connecting,
+            closing: status.closing,
+            waiting: status.waiting,
+            oldest_wait: status.oldest_wait,
+            holders: status.longest_holds.iter().map(report::holder).collect(),
+            is_closed: status.is_closed,
+            checkouts: counters.checkouts,
+            waits: counters.waits,
+            overtakes: counters.overtakes,
+            abandoned: counters.abandoned,
+            dials: counters.dials,
+            connects: counters.connects,
+            connect_failures: counters.connect_failures,
+            pings_failed: counters.pings_failed,
+            overlong_holds,
+            counters,
+        }
+    }
+
+    /// How many sessions ended for `reason`.
+    #[must_use]
+    pub fn closes(&self, reason: CloseReason) -> u64 {
+        self.counters.closes(reason)
+    }
+}
+
+impl fmt::Display for PoolStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: {} of {} sessions ({} idle, {} leased, {} settling, {} connecting, {} closing), {} waiting; {} checkouts, \
+             {} waited, {} connects, {} failed",
+            self.name,
+            self.size,
+            self.max,
+            self.idle,
+            self.leased,
+            self.settling,
+            self.connecting,
+            self.closing,
+            self.waiting,
+            self.checkouts,
+            self.waits,
+            self.connects,
+            self.connect_failures
+        )?;
+        for reason in CloseReason::ALL {
+            let count = self.closes(reason);
+            if count > 0 {
+                write!(f, ", {count} closed ({reason})")?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,162 @@
+//! From an address to a session: look-up, connect, start-up and authentication, for one host.
+//!
+//! Called by the pool, which owns the deadline over all of it and the decision to try again. Host lists, TLS and
+//! password files are not here yet; their place is between `connect` and `start_up`.
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio_postgres::NoTls;
+use tokio_postgres::config::Host;
+
+use super::driver::Driver;
+use super::tap::{Observed, Tap};
+use super::{Session, SessionSettings};
+use crate::config::SocketOptions;
+use crate::runtime::{BoxStream, Endpoint, Runtime};
+
+/// Where a session is, for those who must reach the same server process group again: cancel requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Address {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) options: SocketOptions,
+}
+
+/// Everything a dial needs to know.
+#[derive(Clone)]
+pub(crate) struct DialPlan {
+    /// User, database, password, start-up options. Its own `Debug` hides the password.
+    pub(crate) config: tokio_postgres::Config,
+    pub(crate) host: Host,
+    pub(crate) port: u16,
+    pub(crate) options: SocketOptions,
+    pub(crate) settings: SessionSettings,
+}
+
+/// Why a dial failed, and at which of its steps.
+#[derive(Debug)]
+pub(crate) enum DialError {
+    /// The name could not be looked up, or has no address.
+    Resolve { host: String, source: io::Error },
+    /// No stream to the address.
+    Connect { endpoint: Endpoint, source: io::Error },
+    /// The server refused, or broke off, the start-up.
+    StartUp {
+        endpoint: Endpoint,
+        source: tokio_postgres::Error,
+    },
+    /// The start-up ended, but not as PostgreSQL ends it.
+    Strange { endpoint: Endpoint, what: &'static str },
+}
+
+/// Makes one session. Dropping the future abandons the attempt and closes what was opened.
+pub(crate) async fn dial(runtime: &Arc<dyn Runtime>, plan: &DialPlan) -> Result<(Arc<Session>, Driver), DialError> {
+    let (stream, address) = connect(&**runtime, plan).await?;
+    let (tap, observed) = Tap::new(stream);
+    let started = plan.config.connect_raw(tap, NoTls).await;
+    let endpoint = address.endpoint.clone();
+    let (client, connection) = started.map_err(|source| DialError::StartUp {
+        endpoint: endpoint.clone(),
+        source,
+    })?;
+    let (pid, key) = backend(&observed).ok_or(DialError::Strange {
+        endpoint,
+        what: "no process id was sent",
+    })?;
+    let (session, inbox, ending) = Session::new(
+        client,
+        observed,
+        Arc::clone(runtime),
+        address,
+        (pid, key),
+        plan.settings.clone(),
+    );
+    Ok((session, Driver::new(connection, inbox, ending)))
+}
+
+fn backend(observed: &Observed) -> Option<(i32, i32)> {
+    observed.facts().backend
+}
+
+/// Tries the addresses of the host in order; the last failure is the one reported.
+async fn connect(runtime: &dyn Runtime, plan: &DialPlan) -> Result<(BoxStream, Address), DialError> {
+    let mut failure = None;
+    for endpoint in endpoints(runtime, plan).await? {
+        match runtime.connect(&endpoint, &plan.options).await {
+            Ok(stream) => {
+                return Ok((
+                    stream,
+                    Address {
+                        endpoint,
+                        options: plan.options.clone(),
+                    },
+                ));
+            }
+            Err(source) => failure = Some(DialError::Connect { endpoint, source }),
+        }
+    }
+    Err(failure.unwrap_or_else(|| DialError::Resolve {
+        host: host_name(&plan.host),
+        source: io::Error::new(io::ErrorKind::NotFound, "the name has no address"),
+    }))
+}
+
+async fn endpoints(runtime: &dyn Runtime, plan: &DialPlan) -> Result<Vec<Endpoint>, DialError> {
+    match &plan.host {
+        Host::Tcp(name) => match name.parse::<IpAddr>() {
+            Ok(ip) => Ok(vec![Endpoint::Tcp((ip, plan.port).into())]),
+            Err(_) => {
+                let found = runtime.resolve(name, plan.port).await;
+                let addresses = found.map_err(|source| DialError::Resolve {
+                    host: name.clone(),
+                    source,
+                })?;
+                Ok(addresses.into_iter().map(Endpoint::Tcp).collect())
+            }
+        },
+        #[cfg(unix)]
+        Host::Unix(folder) => Ok(vec![Endpoint::Unix(folder.join(format!(".s.PGSQL.{}", plan.port)))]),
+    }
+}
+
+fn host_name(host: &Host) -> String {
+    match host {
+        Host::Tcp(name) => name.clone(),
+        #[cfg(unix)]
+        Host::Unix(folder) => folder.display().to_string(),
+    }
+}
+
+impl fmt::Debug for DialPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DialPlan")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for DialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resolve { host, .. } => write!(f, "could not look up the host \"{host}\""),
+            Self::Connect { endpoint, .. } => write!(f, "could not connect to {endpoint}"),
+            Self::StartUp { endpoint, .. } => write!(f, "the server at {endpoint} refused the start-up"),
+            Self::Strange { endpoint, what } => {
+                write!(f, "the server at {endpoint} does not speak as PostgreSQL: {what}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for DialError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Resolve { source, .. } | Self::Connect { source, .. } => Some(source),
+            Self::StartUp { source, .. } => Some(source),
+            Self::Strange { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! One authenticated connection and its server-side state.
+//!
+//! The station between pool and runtime: `dial` makes a session, the `driver` moves its bytes through the `tap`, requests
+//! enter through the fence (`request`), and `settle` brings a used session back to its pristine state or says that it
+//! cannot. It never chooses who may use a session; that is the pool's.
+
+mod cancel_request;
+mod clean_up;
+mod dial;
+mod driver;
+mod fence;
+mod observer;
+mod request;
+mod settle;
+mod statements;
+mod tap;
+
+pub(crate) use self::clean_up::Reach;
+pub(crate) use self::dial::{DialError, DialPlan, dial};
+pub(crate) use self::driver::{Ended, Ending};
+pub(crate) use self::fence::Ticket;
+pub(crate) use self::request::{Failure, Flight};
+pub(crate) use self::settle::{Need, SettleError, settle};
+pub(crate) use self::statements::{CacheLimits, Prepared};
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_channel::{Receiver, Sender};
+use futures_channel::oneshot;
+use tokio_postgres::Client;
+
+use self::cancel_request::CancelRequest;
+use self::dial::Address;
+use self::driver::Job;
+use self::fence::Fence;
+use self::statements::StatementCache;
+use self::tap::Observed;
+use crate::runtime::{Endpoint, Runtime};
+
+/// Jobs a session's driver may have waiting: one settling, and the prepares of one lease's concurrent calls.
+const INBOX: usize = 64;
+
+/// What a pool wants of its sessions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SessionSettings {
+    pub(crate) statement_cache: CacheLimits,
+    /// How long a dropped request may go on before it is cancelled.
+    pub(crate) cancel_after: Duration,
+}
+
+/// The mode a request needs its session in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// As the session's template has it.
+    Template,
+    /// `default_transaction_read_only = on`.
+    ReadOnly,
+}
+
+/// One session. The last clone of the `Arc` closes it politely.
+pub(crate) struct Session {
+    client: Client,
+    observed: Observed,
+    ending: Arc<Ending>,
+    inbox: Sender<Job>,
+    runtime: Arc<dyn Runtime>,
+    address: Address,
+    pid: i32,
+    key: i32,
+    settings: SessionSettings,
+    statements: Mutex<StatementCache>,
+    fence: Fence,
+    /// Requests whose answer was not read to its end.
+    in_flight: AtomicU32,
+    marks: AtomicU8,
+    /// Whether the last mode we asked for is read only.
+    asked_read_only: AtomicBool,
+}
+
+/// What happened to a session since its lease began; see [`Session::verdict`].
+mod mark {
+    /// Something ran that may leave traces: the full clean-up is due.
+    pub(super) const DIRTY: u8 = 1;
+    /// The session cannot be used again.
+    pub(super) const BROKEN: u8 = 2;
+    /// Something may be under way that was not counted: a drain is due.
+    pub(super) const RAW: u8 = 8;
+    /// At least one request entered.
+    pub(super) const USED: u8 = 4;
+}
+
+/// What a returned session needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Nothing: it is pristine.
+    Clean,
+    /// Settling, before anybody may have it.
+    Settle(Need),
+    /// To be closed.
+    Broken,
+}
+
+impl Session {
+    fn new(
+        client: Client,
+        observed: Observed,
+        runtime: Arc<dyn Runtime>,
+        address: Address,
+        (pid, key): (i32, i32),
+        settings: SessionSettings,
+    ) -> (Arc<Self>, Receiver<Job>, Arc<Ending>) {
+        let (inbox, jobs) = async_channel::bounded(INBOX);
+        let ending = Arc::new(Ending::default());
+        let session = Self {
+            client,
+            observed,
+            ending: Arc::clone(&ending),
+            inbox,
+            runtime,
+            address,
+            pid,
+            key,
+            settings,
+            statements: Mutex::new(StatementCache::new(settings.statement_cache)),
+            fence: Fence::default(),
+            in_flight: AtomicU32::new(0),
+            marks: AtomicU8::new(0),
+            asked_read_only: AtomicBool::new(false),
+        };
+        (Arc::new(session), jobs, ending)
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.address.endpoint
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The server's version as `server_version_num` has it, if it could be read.
+    pub(crate) fn server_version(&self) -> Option<u32> {
+        self.observed.facts().server_version
+    }
+
+    /// Whether the server says it is a standby (14 and later).
+    pub(crate) fn in_hot_standby(&self) -> Option<bool> {
+        self.observed.facts().in_hot_standby
+    }
+
+    /// ReadyForQuery messages and cancelled statements seen on this session.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let facts = self.observed.facts();
+        (facts.ready, facts.cancelled)
+    }
+
+    pub(crate) fn ended(&self) -> Option<&Ended> {
+        self.ending.ended()
+    }
+
+    /// Ends the session at once, whatever runs on it.
+    pub(crate) fn kill(&self) {
+        self.ending.kill();
+    }
+
+    pub(crate) fn mark_dirty(&self) {
+        self.marks.fetch_or(mark::DIRTY | mark::USED, Ordering::AcqRel);
+    }
+
+    pub(crate) fn mark_broken(&self) {
+        self.marks.fetch_or(mark::BROKEN, Ordering::AcqRel);
+    }
+
+    /// Requests that this library does not see may be queued from now on: the session is drained before anything else.
+    pub(crate) fn mark_raw(&self) {
+        self.marks
+            .fetch_or(mark::DIRTY | mark::RAW | mark::USED, Ordering::AcqRel);
+    }
+
+    /// The last answer said that a transaction is open.
+    pub(crate) fn is_in_transaction(&self) -> bool {
+        matches!(
+            self.observed.facts().status,
+            observer::Status::InTransaction | observer::Status::Failed
+        )
+    }
+
+    /// Asks the server to stop what runs on this session, and waits until the request has been delivered.
+    ///
+    /// A late one hits the drain of the settling, which this call puts on the books.
+    pub(crate) async fn cancel(&self) {
+        // Until the delivery is certain, a signal may arrive at any time: a session given back before is closed.
+        self.mark_broken();
+        match cancel_request::send(&*self.runtime, &self.address, self.pid, self.key).await {
+            CancelRequest::Delivered | CancelRequest::NotSent => {
+                self.marks.fetch_and(!mark::BROKEN, Ordering::AcqRel);
+                self.marks.fetch_or(mark::RAW, Ordering::AcqRel);
+            }
+            CancelRequest::InDoubt(_) => {}
+        }
+    }
+
+    /// What the session needs before the next borrower may have it.
+    pub(crate) fn verdict(&self) -> Verdict {
+        let marks = self.marks.load(Ordering::Acquire);
+        let brief = self.observed.brief();
+        if marks & mark::BROKEN != 0 || brief.plans_lost() || self.ending.ended().is_some() {
+            return Verdict::Broken;
+        }
+        let dropped = self.in_flight.load(Ordering::Acquire) != 0;
+        let need = Need {
+            cancel: dropped,
+            drain: dropped || marks & mark::RAW != 0 || !brief.is_settled(),
+            clean_up: marks & mark::DIRTY != 0,
+        };
+        if need == Need::default() {
+            Verdict::Clean
+        } else {
+            Verdict::Settle(need)
+        }
+    }
+
+    /// Forgets what the last lease did, after settling or when there was nothing to settle.
+    pub(crate) fn reset_marks(&self) {
+        self.marks.store(0, Ordering::Release);
+        self.in_flight.store(0, Ordering::Release);
+    }
+
+    fn statements(&self) -> MutexGuard<'_, StatementCache> {
+        self.statements.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a job for the driver. Gives it back when the driver is gone or its queue is full.
+    pub(crate) fn submit(&self, job: crate::runtime::BoxFuture<'static, ()>) -> bool {
+        self.inbox.try_send(Job(job)).is_ok()
+    }
+
+    /// The statement for `sql`, from the cache or newly parsed by the server.
+    ///
+    /// The parse runs in the driver and goes on when this future is dropped, so that no server statement is lost track of.
+    pub(crate) async fn prepare(self: &Arc<Self>, sql: &str) -> Result<Prepared, Failure> {
+        if let Some(prepared) = self.statements().get(sql) {
+            return Ok(prepared);
+        }
+        let (reply, answer) = oneshot::channel();
+        let session = Arc::clone(self);
+        let text: Arc<str> = Arc::from(sql);
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        self.marks.fetch_or(mark::USED, Ordering::AcqRel);
+        let job = Box::pin(async move {
+            let prepared = session.client.prepare(&text).await.map(|statement| {
+                let prepared = Prepared {
+                    statement,
+                    reach: clean_up::reach(&text),
+                };
+                session.statements().insert(&text, prepared.clone());
+                prepared
+            });
+            session.in_flight.fetch_sub(1, Ordering::AcqRel);
+            let _ = reply.send(prepared);
+        });
+        if !self.submit(job) {
+            return Err(self.lost(None));
+        }
+        match answer.await {
+            Ok(Ok(prepared)) => Ok(prepared),
+            Ok(Err(error)) => Err(self.prepare_failed(error)),
+            Err(oneshot::Canceled) => Err(self.lost(None)),
+        }
+    }
+
+    /// Drops a statement from the cache: the server said that its plan is of no use any more.
+    pub(crate) fn forget(&self, sql: &str) {
+        self.statements().remove(sql);
+    }
+
+    fn prepare_failed(&self, error: tokio_postgres::Error) -> Failure {
+        use tokio_postgres::error::SqlState;
+        if error.code() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME) {
+            // tokio-postgres's own type look-ups are gone from the server for good.
+            self.mark_broken();
+        }
+        self.classify(error, false)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Statements close themselves over the client when dropped; with the session goes the connection, so that
+        // there is nothing to close: take the client's last request with the Terminate message instead.
+        self.inbox.close();
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("pid", &self.pid)
+            .field("endpoint", &self.address.endpoint)
+            .field("observed", &self.observed)
+            .field("in_flight", &self.in_flight)
+            .finish_non_exhaustive()
+    }
+}

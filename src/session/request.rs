@@ -1,0 +1,245 @@
+//! Requests on a session: each enters under the fence, in the mode it needs, and is counted until its answer was read.
+//!
+//! Between lease and tokio-postgres. A request is queued in its first poll and nowhere else, so that a future that was
+//! never polled sent nothing, and one that was dropped later is known to be in flight. It never retries.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+
+use tokio_postgres::error::SqlState;
+
+use super::fence::Ticket;
+use super::{Ended, Mode, Session, mark};
+
+/// Why a request failed, as far as the session knows.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The ticket was void: the lease had ended. Nothing was sent.
+    Fenced,
+    /// A value could not be encoded. Nothing was sent.
+    NotSent(tokio_postgres::Error),
+    /// The server answered with an error.
+    Database(tokio_postgres::Error),
+    /// The session ended; the reason is its own last word, if it had one.
+    Lost {
+        /// Not a byte went to the server since the request was queued.
+        untouched: bool,
+        reason: Option<Arc<tokio_postgres::Error>>,
+    },
+    /// The answer was not one this library can follow.
+    Protocol(tokio_postgres::Error),
+}
+
+/// A request whose answer has not been read to its end. Dropping it leaves the session with something to drain.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Flight {
+    session: Arc<Session>,
+}
+
+/// A request on its way into the session; made by [`Session::request`].
+struct Entering<'a, F> {
+    session: &'a Arc<Session>,
+    ticket: Ticket,
+    mode: Mode,
+    request: Pin<&'a mut F>,
+    entered: bool,
+    written_before: u64,
+}
+
+impl Flight {
+    /// The answer was read to its end.
+    pub(crate) fn landed(self) {
+        self.session.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// The server answered with an error, or the session ended: the answer ends by itself.
+    pub(crate) fn failed(self, error: tokio_postgres::Error) -> Failure {
+        let failure = self.session.classify(error, false);
+        self.landed();
+        failure
+    }
+}
+
+impl Session {
+    /// The ticket of a lease that begins.
+    pub(crate) fn ticket(&self) -> Ticket {
+        self.fence.ticket()
+    }
+
+    /// Ends the lease: from here on nothing but settling enters.
+    pub(crate) fn close_fence(&self) {
+        self.fence.close();
+    }
+
+    /// Sends what `request` queues in its first poll, and waits for its first result.
+    ///
+    /// The flight that comes with the result must be landed once the whole answer was read.
+    pub(crate) async fn request<T>(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        mode: Mode,
+        request: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<(T, Flight), Failure> {
+        let request = std::pin::pin!(request);
+        Entering {
+            session: self,
+            ticket,
+            mode,
+            request,
+            entered: false,
+            written_before: 0,
+        }
+        .await
+    }
+
+    /// Brings the session into `mode` ahead of the next request, in the same flight of bytes.
+    ///
+    /// The server's own report is believed where there is one (14 and later); without it the setting is sent each time.
+    fn ensure_mode(&self, mode: Mode) {
+        let read_only = mode == Mode::ReadOnly;
+        let asked = self.asked_read_only.load(Ordering::Acquire);
+        let reported = self.observed.brief().read_only();
+        let sure = match reported {
+            Some(reported) => {
+                asked == read_only && (!read_only || reported || self.in_flight.load(Ordering::Acquire) != 0)
+            }
+            None => !read_only && !asked,
+        };
+        if sure {
+            return;
+        }
+        let sql = match mode {
+            Mode::ReadOnly => "SET default_transaction_read_only = on",
+            Mode::Template => "RESET default_transaction_read_only",
+        };
+        self.asked_read_only.store(read_only, Ordering::Release);
+        self.queue(self.client.batch_execute(sql));
+    }
+
+    /// Queues a request whose answer nobody reads; the driver pages past it.
+    fn queue<T>(&self, request: impl Future<Output = T>) {
+        let mut request = std::pin::pin!(request);
+        let _ = request.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    }
+
+    /// Brings the session into the template's mode at once, for requests this library does not see.
+    pub(crate) fn leave_read_only(&self) {
+        self.ensure_mode(Mode::Template);
+    }
+
+    /// Whether the server confirms that new transactions on this session are read only.
+    ///
+    /// Without reports (13) the setting was queued right before the request, which is all that can be known.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.observed
+            .brief()
+            .read_only()
+            .unwrap_or_else(|| self.asked_read_only.load(Ordering::Acquire))
+    }
+
+    pub(super) fn mode_was_reset(&self) {
+        self.asked_read_only.store(false, Ordering::Release);
+    }
+
+    /// The last answer was that of SELECT, INSERT, UPDATE or DELETE.
+    pub(crate) fn answered_plainly(&self) -> bool {
+        self.observed.brief().tag_is_plain()
+    }
+
+    pub(super) fn lost(&self, written_before: Option<u64>) -> Failure {
+        let reason = match self.ended() {
+            Some(Ended::Failed(error)) => Some(Arc::clone(error)),
+            _ => None,
+        };
+        let untouched = written_before.is_some_and(|before| self.observed.facts().written == before);
+        Failure::Lost { untouched, reason }
+    }
+
+    /// Sorts a tokio-postgres error by what it means for the session. `at_once`: it came before any answer could.
+    pub(super) fn classify(&self, error: tokio_postgres::Error, at_once: bool) -> Failure {
+        if let Some(code) = error.code() {
+            if *code == SqlState::INVALID_SQL_STATEMENT_NAME {
+                // The server lost statements we prepared; others of the cache, and tokio-postgres's, are lost with them.
+                self.mark_broken();
+            }
+            return Failure::Database(error);
+        }
+        if error.is_closed() || self.ended().is_some() || is_io(&error) {
+            return self.lost(None);
+        }
+        if at_once {
+            return Failure::NotSent(error);
+        }
+        self.mark_broken();
+        Failure::Protocol(error)
+    }
+}
+
+impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Future for Entering<'_, F> {
+    type Output = Result<(T, Flight), Failure>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let polled = if this.entered {
+            this.request.as_mut().poll(cx)
+        } else {
+            this.enter(cx)?
+        };
+        match polled {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(value)) => Poll::Ready(Ok((
+                value,
+                Flight {
+                    session: Arc::clone(this.session),
+                },
+            ))),
+            Poll::Ready(Err(error)) => {
+                let at_once = !this.entered;
+                let failure = match this.session.classify(error, at_once) {
+                    Failure::Lost { .. } => this.session.lost(Some(this.written_before)),
+                    other => other,
+                };
+                this.session.in_flight.fetch_sub(1, Ordering::AcqRel);
+                Poll::Ready(Err(failure))
+            }
+        }
+    }
+}
+
+impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Entering<'_, F> {
+    /// The first poll, under the fence: what it queues is in the session before the ticket can be voided.
+    fn enter(&mut self, cx: &mut Context<'_>) -> Result<Poll<F::Output>, Failure> {
+        let Some(admitted) = self.session.fence.admit(self.ticket) else {
+            return Err(Failure::Fenced);
+        };
+        self.written_before = self.session.observed.facts().written;
+        self.session.ensure_mode(self.mode);
+        self.session.in_flight.fetch_add(1, Ordering::AcqRel);
+        self.session.marks.fetch_or(mark::USED, Ordering::AcqRel);
+        let polled = self.request.as_mut().poll(cx);
+        // Stays false when the request ended here: nothing can have come back yet.
+        self.entered = polled.is_pending();
+        drop(admitted);
+        Ok(polled)
+    }
+}
+
+fn is_io(error: &tokio_postgres::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fenced => "the handle outlived its lease",
+            Self::NotSent(_) => "a value could not be encoded",
+            Self::Database(_) => "the server answered with an error",
+            Self::Lost { .. } => "the session ended",
+            Self::Protocol(_) => "the answer was not understood",
+        })
+    }
+}

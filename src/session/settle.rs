@@ -1,0 +1,280 @@
+//! Settling: how a used session becomes pristine again, or is given up.
+//!
+//! `Settling` is the plan, a plain machine; `settle` carries it out inside the session's driver, after the lease is gone.
+//! The pool puts a deadline over it and closes the session when it passes. It is the only place that sends cancel
+//! requests.
+
+use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures_util::future::{Either, select};
+use tokio_postgres::SimpleQueryMessage;
+
+use super::Session;
+use super::cancel_request::{self, CancelRequest};
+use super::clean_up::{CLEAN_UP, CleanUpReport};
+use super::observer::{Facts, Status};
+
+/// What a returned session needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Need {
+    /// A request was dropped before its answer was read: it may still run.
+    pub(crate) cancel: bool,
+    /// Not all answers have been seen.
+    pub(crate) drain: bool,
+    /// Something ran that may leave traces.
+    pub(crate) clean_up: bool,
+}
+
+/// Why a session could not be settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SettleError {
+    /// A cancel request was written, and nobody knows when it arrives.
+    CancelInDoubt,
+    /// A clean-up statement failed, or did not bring the session to its template.
+    CleanUpFailed,
+    /// The session ended meanwhile.
+    Ended,
+    /// Statements of the cache are gone from the server.
+    PlansLost,
+    /// The protocol went where it cannot be followed.
+    Unsettled,
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Wait for the answer to a Sync; cancel what runs if it takes too long.
+    Drain {
+        cancel: bool,
+    },
+    /// End the transaction that was left open.
+    RollBack,
+    CleanUp,
+    Done,
+    GiveUp(SettleError),
+}
+
+/// The plan: which step follows from what was seen.
+#[derive(Debug)]
+struct Settling {
+    need: Need,
+    rolled_back: bool,
+}
+
+impl Settling {
+    fn new(need: Need) -> Self {
+        Self {
+            need,
+            rolled_back: false,
+        }
+    }
+
+    fn next(&mut self, seen: &Facts) -> Step {
+        if seen.confused {
+            return Step::GiveUp(SettleError::Unsettled);
+        }
+        if seen.plans_lost {
+            return Step::GiveUp(SettleError::PlansLost);
+        }
+        if std::mem::take(&mut self.need.drain) {
+            return Step::Drain {
+                cancel: std::mem::take(&mut self.need.cancel),
+            };
+        }
+        if seen.outstanding != 0 || seen.in_copy {
+            // Everything queued before the drain was answered with it; what is left over was never ours to count.
+            return Step::GiveUp(SettleError::Unsettled);
+        }
+        match seen.status {
+            Status::Idle if std::mem::take(&mut self.need.clean_up) => Step::CleanUp,
+            Status::Idle => Step::Done,
+            Status::InTransaction | Status::Failed if !self.rolled_back => {
+                self.rolled_back = true;
+                // A transaction that was left open can have done anything.
+                self.need.clean_up = true;
+                Step::RollBack
+            }
+            Status::InTransaction | Status::Failed | Status::Unknown => Step::GiveUp(SettleError::Unsettled),
+        }
+    }
+}
+
+/// Settles a session. Runs in its driver; dropping the future leaves the session unsettled.
+pub(crate) async fn settle(session: &Arc<Session>, need: Need) -> Result<(), SettleError> {
+    let mut plan = Settling::new(need);
+    loop {
+        let facts = session.observed.facts();
+        match plan.next(&facts) {
+            Step::Drain { cancel: false } => drain(session).await?,
+            Step::Drain { cancel: true } => drain_or_cancel(session).await?,
+            Step::RollBack => session
+                .client
+                .batch_execute("ROLLBACK")
+                .await
+                .map_err(|_| failed(session))?,
+            Step::CleanUp => clean_up(session).await?,
+            Step::Done => {
+                session.reset_marks();
+                return Ok(());
+            }
+            Step::GiveUp(reason) => return Err(reason),
+        }
+    }
+}
+
+/// One Sync round trip: everything queued before it has been answered when it has.
+async fn drain(session: &Session) -> Result<(), SettleError> {
+    session.client.check_connection().await.map_err(|_| ended(session))
+}
+
+/// Drains, and cancels what runs when it takes longer than the grace.
+///
+/// A cancel request that was sent is waited for until the server has closed its connection, and then the session is
+/// drained once more: a signal that came late hits that drain, not the next borrower.
+async fn drain_or_cancel(session: &Session) -> Result<(), SettleError> {
+    let mut draining = pin!(drain(session));
+    let grace = session
+        .runtime
+        .sleep_until(session.runtime.now() + session.settings.cancel_after);
+    if let Either::Left((drained, _)) = select(draining.as_mut(), grace).await {
+        return drained;
+    }
+    match cancel_request::send(&*session.runtime, &session.address, session.pid, session.key).await {
+        CancelRequest::NotSent => draining.await,
+        CancelRequest::InDoubt(error) => {
+            tracing::debug!(pid = session.pid, %error, "cancel request in doubt");
+            Err(SettleError::CancelInDoubt)
+        }
+        CancelRequest::Delivered => {
+            draining.await?;
+            drain(session).await
+        }
+    }
+}
+
+async fn clean_up(session: &Session) -> Result<(), SettleError> {
+    let answer = session
+        .client
+        .simple_query(CLEAN_UP)
+        .await
+        .map_err(|_| failed(session))?;
+    session.mode_was_reset();
+    let report = read_report(&answer).ok_or(SettleError::CleanUpFailed)?;
+    if report.kept < session.statements().len() {
+        return Err(SettleError::PlansLost);
+    }
+    if let Some(deallocate) = report.deallocate() {
+        session
+            .client
+            .batch_execute(&deallocate)
+            .await
+            .map_err(|_| failed(session))?;
+    }
+    Ok(())
+}
+
+/// The last row of the clean-up's answer.
+fn read_report(answer: &[SimpleQueryMessage]) -> Option<CleanUpReport> {
+    let row = answer.iter().rev().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    })?;
+    let kept = row.try_get("kept").ok()??.parse().ok()?;
+    Some(CleanUpReport {
+        kept,
+        left_behind: row.try_get("left_behind").ok()?.map(str::to_owned),
+    })
+}
+
+fn failed(session: &Session) -> SettleError {
+    if session.ended().is_some() {
+        SettleError::Ended
+    } else {
+        SettleError::CleanUpFailed
+    }
+}
+
+fn ended(session: &Session) -> SettleError {
+    if session.ended().is_some() {
+        SettleError::Ended
+    } else {
+        SettleError::Unsettled
+    }
+}
+
+impl fmt::Display for SettleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CancelInDoubt => "a cancel request may arrive at any time",
+            Self::CleanUpFailed => "the clean-up failed",
+            Self::Ended => "the session ended",
+            Self::PlansLost => "the server lost the session's prepared statements",
+            Self::Unsettled => "the session did not come to rest",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Facts, Need, SettleError, Settling, Status, Step};
+
+    fn facts(status: Status) -> Facts {
+        Facts {
+            status,
+            ..Facts::default()
+        }
+    }
+
+    #[test]
+    fn a_dropped_statement_is_cancelled_drained_and_cleaned_up() {
+        let mut plan = Settling::new(Need {
+            cancel: true,
+            drain: true,
+            clean_up: true,
+        });
+        let running = Facts {
+            outstanding: 1,
+            ..facts(Status::Idle)
+        };
+        assert_eq!(plan.next(&running), Step::Drain { cancel: true });
+        assert_eq!(plan.next(&facts(Status::Idle)), Step::CleanUp);
+        assert_eq!(plan.next(&facts(Status::Idle)), Step::Done);
+    }
+
+    #[test]
+    fn an_open_transaction_is_rolled_back_and_always_cleaned_up() {
+        for status in [Status::InTransaction, Status::Failed] {
+            let mut plan = Settling::new(Need {
+                cancel: false,
+                drain: true,
+                clean_up: false,
+            });
+            assert_eq!(plan.next(&facts(status)), Step::Drain { cancel: false });
+            assert_eq!(plan.next(&facts(status)), Step::RollBack);
+            assert_eq!(plan.next(&facts(Status::Idle)), Step::CleanUp);
+            assert_eq!(plan.next(&facts(Status::Idle)), Step::Done);
+        }
+    }
+
+    #[test]
+    fn what_does_not_come_to_rest_is_given_up() {
+        let mut plan = Settling::new(Need {
+            drain: true,
+            ..Need::default()
+        });
+        let left = Facts {
+            outstanding: 1,
+            ..facts(Status::Idle)
+        };
+        assert_eq!(plan.next(&left), Step::Drain { cancel: false });
+        assert_eq!(plan.next(&left), Step::GiveUp(SettleError::Unsettled));
+        let mut stuck = Settling::new(Need {
+            clean_up: true,
+            ..Need::default()
+        });
+        assert_eq!(stuck.next(&facts(Status::Failed)), Step::RollBack);
+        assert_eq!(stuck.next(&facts(Status::Failed)), Step::GiveUp(SettleError::Unsettled));
+    }
+}

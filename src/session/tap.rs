@@ -1,0 +1,167 @@
+//! The tap: a stream wrapper through which all of a session's bytes pass on their way to and from tokio-postgres.
+//!
+//! Between driver and runtime stream. It shows the bytes to the [`Observer`] and publishes its facts before
+//! tokio-postgres acts on them. It holds no policy and changes no byte.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use futures_io::{AsyncRead as _, AsyncWrite as _};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::observer::{Facts, Observer, Status, Tag};
+use crate::runtime::BoxStream;
+
+/// The side of the tap that sessions read.
+#[derive(Clone)]
+pub(crate) struct Observed {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    observer: Mutex<Observer>,
+    /// The few facts that every statement asks for, so that the fast path takes no lock: see [`Brief`].
+    brief: AtomicU64,
+}
+
+/// The facts the fast path needs, packed into one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Brief(u64);
+
+pub(crate) struct Tap {
+    stream: BoxStream,
+    observed: Observed,
+}
+
+impl Brief {
+    const SETTLED: u64 = 1;
+    const PLAIN: u64 = 1 << 1;
+    const READ_ONLY: u64 = 1 << 2;
+    const READ_WRITE: u64 = 1 << 3;
+    const PLANS_LOST: u64 = 1 << 4;
+
+    fn of(facts: &Facts) -> Self {
+        let settled = facts.outstanding == 0 && facts.status == Status::Idle && !facts.in_copy && !facts.confused;
+        let mut bits = 0;
+        for (set, bit) in [
+            (settled, Self::SETTLED),
+            (facts.tag == Tag::Plain, Self::PLAIN),
+            (facts.read_only == Some(true), Self::READ_ONLY),
+            (facts.read_only == Some(false), Self::READ_WRITE),
+            (facts.plans_lost, Self::PLANS_LOST),
+        ] {
+            bits |= if set { bit } else { 0 };
+        }
+        Self(bits)
+    }
+
+    /// Every request written was answered, the last answer said "idle", and no COPY is under way.
+    pub(crate) fn is_settled(self) -> bool {
+        self.0 & Self::SETTLED != 0
+    }
+
+    /// The last command tag was SELECT, INSERT, UPDATE or DELETE.
+    pub(crate) fn tag_is_plain(self) -> bool {
+        self.0 & Self::PLAIN != 0
+    }
+
+    /// Whether new transactions are read only by default; `None` when the server does not report it.
+    pub(crate) fn read_only(self) -> Option<bool> {
+        match self.0 & (Self::READ_ONLY | Self::READ_WRITE) {
+            0 => None,
+            bits => Some(bits & Self::READ_ONLY != 0),
+        }
+    }
+
+    /// The server's prepared statements were dropped behind our back.
+    pub(crate) fn plans_lost(self) -> bool {
+        self.0 & Self::PLANS_LOST != 0
+    }
+}
+
+impl Observed {
+    fn lock(&self) -> MutexGuard<'_, Observer> {
+        self.shared.observer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn brief(&self) -> Brief {
+        Brief(self.shared.brief.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn facts(&self) -> Facts {
+        self.lock().facts().clone()
+    }
+
+    fn show(&self, show: impl FnOnce(&mut Observer)) {
+        let mut observer = self.lock();
+        show(&mut observer);
+        self.shared
+            .brief
+            .store(Brief::of(observer.facts()).0, Ordering::Release);
+    }
+}
+
+impl Tap {
+    pub(crate) fn new(stream: BoxStream) -> (Self, Observed) {
+        let shared = Shared {
+            observer: Mutex::default(),
+            brief: AtomicU64::new(0),
+        };
+        let observed = Observed {
+            shared: Arc::new(shared),
+        };
+        (
+            Self {
+                stream,
+                observed: observed.clone(),
+            },
+            observed,
+        )
+    }
+}
+
+impl AsyncRead for Tap {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let read = ready!(Pin::new(&mut this.stream).poll_read(cx, buf.initialize_unfilled()))?;
+        let start = buf.filled().len();
+        buf.advance(read);
+        this.observed.show(|observer| observer.inbound(&buf.filled()[start..]));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Tap {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        let written = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
+        this.observed.show(|observer| observer.outbound(&bytes[..written]));
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(cx)
+    }
+}
+
+impl fmt::Debug for Observed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Observed").field(&self.brief()).finish()
+    }
+}
+
+impl fmt::Debug for Tap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tap")
+            .field("observed", &self.observed)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,201 @@
+//! A lexer for SQL text, as far as the library looks into it: words, quoted things, punctuation, comments skipped.
+//!
+//! A value-level helper for clean-up and for error messages. It follows PostgreSQL's own lexical rules (manual, chapter
+//! 4.1, `standard_conforming_strings` on); it never parses grammar and never changes text.
+
+/// One token; blanks and comments are skipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Token<'a> {
+    /// An unquoted identifier or key word, as written.
+    Word(&'a str),
+    /// A quoted identifier, with its quotes.
+    Quoted(&'a str),
+    /// A string constant of any form, a number, or a `$n` placeholder.
+    Constant(&'a str),
+    /// One character of punctuation or of an operator.
+    Mark(char),
+}
+
+/// The tokens of `sql`, in order. Unterminated strings and comments reach to the end of the text.
+pub(crate) fn tokens(sql: &str) -> impl Iterator<Item = Token<'_>> {
+    let mut rest = sql;
+    std::iter::from_fn(move || {
+        rest = skip_blank(rest);
+        let (token, length) = token(rest)?;
+        rest = &rest[length..];
+        Some(token)
+    })
+}
+
+/// Whether more than one statement is in `sql` (a `;` with something behind it).
+pub(crate) fn has_several_statements(sql: &str) -> bool {
+    let mut ended = false;
+    tokens(sql).any(|token| {
+        let semicolon = token == Token::Mark(';');
+        let second = ended && !semicolon;
+        ended |= semicolon;
+        second
+    })
+}
+
+fn skip_blank(mut rest: &str) -> &str {
+    loop {
+        let trimmed = rest.trim_start();
+        let skipped = if trimmed.starts_with("--") {
+            trimmed.find('\n').map_or("", |end| &trimmed[end..])
+        } else if trimmed.starts_with("/*") {
+            &trimmed[comment_length(trimmed)..]
+        } else {
+            return trimmed;
+        };
+        rest = skipped;
+    }
+}
+
+/// Block comments nest in PostgreSQL.
+fn comment_length(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let (mut depth, mut at) = (0usize, 0);
+    while at + 1 < bytes.len() {
+        match &bytes[at..at + 2] {
+            b"/*" => (depth, at) = (depth + 1, at + 2),
+            b"*/" => (depth, at) = (depth - 1, at + 2),
+            _ => at += 1,
+        }
+        if depth == 0 {
+            return at;
+        }
+    }
+    text.len()
+}
+
+fn token(text: &str) -> Option<(Token<'_>, usize)> {
+    let first = text.chars().next()?;
+    let (length, make): (usize, fn(&str) -> Token<'_>) = match first {
+        '\'' => (quoted_length(text, 0, b'\'', false), |t| Token::Constant(t)),
+        '"' => (quoted_length(text, 0, b'"', false), |t| Token::Quoted(t)),
+        '$' => match dollar_length(text) {
+            Some(length) => (length, |t| Token::Constant(t)),
+            None => return Some((Token::Mark('$'), 1)),
+        },
+        '0'..='9' => (span(text, |c| c.is_ascii_alphanumeric() || c == '.' || c == '_'), |t| {
+            Token::Constant(t)
+        }),
+        c if is_word_start(c) => return Some(word(text)),
+        c => return Some((Token::Mark(c), c.len_utf8())),
+    };
+    Some((make(&text[..length]), length))
+}
+
+/// A word, or a string or identifier with a prefix: `E''`, `B''`, `X''`, `N''`, `U&''`, `U&""`.
+fn word(text: &str) -> (Token<'_>, usize) {
+    let length = span(text, |c| is_word_start(c) || c.is_ascii_digit() || c == '$');
+    let prefix = &text[..length];
+    let bytes = text.as_bytes();
+    let next = bytes.get(length).copied();
+    if next == Some(b'\'') && matches!(prefix, "e" | "E" | "b" | "B" | "x" | "X" | "n" | "N") {
+        let end = quoted_length(text, length, b'\'', matches!(prefix, "e" | "E"));
+        return (Token::Constant(&text[..end]), end);
+    }
+    if matches!(prefix, "u" | "U") && next == Some(b'&') {
+        match bytes.get(length + 1) {
+            Some(b'\'') => {
+                let end = quoted_length(text, length + 1, b'\'', false);
+                return (Token::Constant(&text[..end]), end);
+            }
+            Some(b'"') => {
+                let end = quoted_length(text, length + 1, b'"', false);
+                return (Token::Quoted(&text[..end]), end);
+            }
+            _ => {}
+        }
+    }
+    (Token::Word(prefix), length)
+}
+
+/// Length of the text up to the quote that closes the one at `open`; a doubled quote does not close.
+fn quoted_length(text: &str, open: usize, quote: u8, backslash: bool) -> usize {
+    let bytes = text.as_bytes();
+    let mut at = open + 1;
+    while at < bytes.len() {
+        if backslash && bytes[at] == b'\\' {
+            at += 2;
+        } else if bytes[at] != quote {
+            at += 1;
+        } else if bytes.get(at + 1) == Some(&quote) {
+            at += 2;
+        } else {
+            return at + 1;
+        }
+    }
+    text.len()
+}
+
+/// Length of a `$n` placeholder or of a dollar-quoted string; `None` if it is neither.
+fn dollar_length(text: &str) -> Option<usize> {
+    let inner = &text[1..];
+    let digits = span(inner, |c| c.is_ascii_digit());
+    if digits > 0 {
+        return Some(1 + digits);
+    }
+    let tag = span(inner, |c| is_word_start(c) || c.is_ascii_digit());
+    if inner.as_bytes().get(tag) != Some(&b'$') {
+        return None;
+    }
+    let delimiter = &text[..tag + 2];
+    let body = &text[delimiter.len()..];
+    Some(body.find(delimiter).map_or(text.len(), |end| delimiter.len() * 2 + end))
+}
+
+fn is_word_start(c: char) -> bool {
+    c.is_ascii_alphabetic() || c == '_' || !c.is_ascii()
+}
+
+fn span(text: &str, takes: impl Fn(char) -> bool) -> usize {
+    text.find(|c| !takes(c)).unwrap_or(text.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Token, has_several_statements, tokens};
+
+    #[test]
+    fn quotes_and_comments_hide_what_is_in_them() {
+        let sql = "SELECT 'a;''b', E'\\';', $x$ ; $x$, \"c;\"\"d\" /* ; /* ; */ ; */ -- ;\n, U&'\\0041', $1";
+        let seen: Vec<_> = tokens(sql).filter(|token| !matches!(token, Token::Mark(','))).collect();
+        assert_eq!(
+            seen,
+            [
+                Token::Word("SELECT"),
+                Token::Constant("'a;''b'"),
+                Token::Constant("E'\\';'"),
+                Token::Constant("$x$ ; $x$"),
+                Token::Quoted("\"c;\"\"d\""),
+                Token::Constant("U&'\\0041'"),
+                Token::Constant("$1"),
+            ]
+        );
+    }
+
+    #[test]
+    fn several_statements_are_seen_only_outside_quotes() {
+        assert!(has_several_statements("SELECT 1; SELECT 2"));
+        assert!(!has_several_statements("SELECT ';' ; -- SELECT 2"));
+        assert!(!has_several_statements("SELECT 1;;"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_taken_apart_without_a_panic(sql in "\\PC{0,80}|[-/*'\"$eEuU&;a1 \\\\]{0,60}") {
+            let total: usize = tokens(&sql)
+                .map(|token| match token {
+                    Token::Word(t) | Token::Quoted(t) | Token::Constant(t) => t.len(),
+                    Token::Mark(c) => c.len_utf8(),
+                })
+                .sum();
+            prop_assert!(total <= sql.len());
+        }
+    }
+}
