@@ -16,7 +16,7 @@ use super::handoff::{Delivery, HandOff};
 use super::lease::Lease;
 use super::ledger::{Checkout, Refusal, SlotId, WaiterId};
 use super::report;
-use super::shared::Shared;
+use super::shared::{Books, Shared};
 use crate::Instant;
 use crate::error::{Error, ErrorKind, Outcome, Phase};
 use crate::session::{Mode, Session};
@@ -70,8 +70,9 @@ impl Drop for Granted {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let Some(hand_off) = self.hand_off.take() else { return };
+        let now = self.pool.coarse_now();
         let mut books = self.pool.lock();
-        if books.ledger.abandon(self.pool.coarse_now(), self.waiter) {
+        if books.ledger.abandon(now, self.waiter) {
             books.forget_waiter(self.waiter);
             books.shelf.put(hand_off);
             return;
@@ -134,10 +135,16 @@ fn ask<'a>(pool: &'a Arc<Shared>, at: &'static Location<'static>) -> Asked<'a> {
     let now = pool.coarse_now();
     let mut books = pool.lock();
     let answer = books.ledger.checkout(now, at);
-    answered(pool, &mut books, answer, now)
+    let asked = answered(pool, &mut books, answer);
+    let wake = matches!(asked, Asked::Wait(_)) && books.ledger.connect_due(now);
+    drop(books);
+    if wake {
+        pool.wake_upkeep();
+    }
+    asked
 }
 
-fn answered<'a>(pool: &'a Arc<Shared>, books: &mut super::shared::Books, answer: Checkout, now: Instant) -> Asked<'a> {
+fn answered<'a>(pool: &'a Arc<Shared>, books: &mut Books, answer: Checkout) -> Asked<'a> {
     match answer {
         Checkout::Refused(why) => Asked::Refused(why),
         Checkout::Session { slot, ping } => match books.take_session(slot) {
@@ -147,9 +154,6 @@ fn answered<'a>(pool: &'a Arc<Shared>, books: &mut super::shared::Books, answer:
         Checkout::Wait(waiter) => {
             let hand_off = books.shelf.take();
             books.await_delivery(waiter, hand_off.sender());
-            if books.ledger.connect_due(now) {
-                pool.wake_upkeep();
-            }
             Asked::Wait(Place {
                 pool,
                 waiter,
@@ -197,7 +201,7 @@ async fn validate<'a>(
             session.kill();
             let mut books = pool.lock();
             let (effects, answer) = books.ledger.revalidate(now, slot, at);
-            let next = self::answered(pool, &mut books, answer, now);
+            let next = self::answered(pool, &mut books, answer);
             pool.carry_out(books, effects);
             Ok(Err(next))
         }

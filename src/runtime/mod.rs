@@ -25,6 +25,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures_io::{AsyncRead, AsyncWrite};
 
@@ -88,4 +89,31 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// A connected stream to `to`. Dropping the future abandons the attempt and closes the socket.
     fn connect(&self, to: &Endpoint, options: &SocketOptions) -> BoxFuture<'static, io::Result<BoxStream>>;
+}
+
+/// A shared runtime is a runtime: pools can share one, and its users can ask it for the present instant.
+impl<R: Runtime + ?Sized> Runtime for Arc<R> {
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        (**self).spawn(task);
+    }
+
+    fn sleep_until(&self, at: Instant) -> BoxFuture<'static, ()> {
+        (**self).sleep_until(at)
+    }
+
+    fn now(&self) -> Instant {
+        (**self).now()
+    }
+
+    fn random(&self) -> u64 {
+        (**self).random()
+    }
+
+    fn resolve(&self, host: &str, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
+        (**self).resolve(host, port)
+    }
+
+    fn connect(&self, to: &Endpoint, options: &SocketOptions) -> BoxFuture<'static, io::Result<BoxStream>> {
+        (**self).connect(to, options)
+    }
 }

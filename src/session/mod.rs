@@ -29,6 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
+use event_listener::Event;
 use futures_channel::oneshot;
 use tokio_postgres::Client;
 
@@ -75,9 +76,18 @@ pub(crate) struct Session {
     fence: Fence,
     /// Requests whose answer was not read to its end.
     in_flight: AtomicU32,
+    /// Statements being prepared in the driver; each may take several round trips.
+    preparing: AtomicU32,
+    /// Notified when `preparing` falls.
+    prepared: Event,
     marks: AtomicU8,
     /// Whether the last mode we asked for is read only.
     asked_read_only: AtomicBool,
+}
+
+/// Counts a statement that is being prepared, for as long as its job lives.
+struct Preparing {
+    session: Arc<Session>,
 }
 
 /// What happened to a session since its lease began; see [`Session::verdict`].
@@ -88,6 +98,8 @@ mod mark {
     pub(super) const BROKEN: u8 = 2;
     /// Something may be under way that was not counted: a drain is due.
     pub(super) const RAW: u8 = 8;
+    /// A cancel request was written whose delivery is not certain yet.
+    pub(super) const CANCELLING: u8 = 16;
     /// At least one request entered.
     pub(super) const USED: u8 = 4;
 }
@@ -127,6 +139,8 @@ impl Session {
             statements: Mutex::new(StatementCache::new(settings.statement_cache)),
             fence: Fence::default(),
             in_flight: AtomicU32::new(0),
+            preparing: AtomicU32::new(0),
+            prepared: Event::new(),
             marks: AtomicU8::new(0),
             asked_read_only: AtomicBool::new(false),
         };
@@ -197,11 +211,11 @@ impl Session {
     /// A late one hits the drain of the settling, which this call puts on the books.
     pub(crate) async fn cancel(&self) {
         // Until the delivery is certain, a signal may arrive at any time: a session given back before is closed.
-        self.mark_broken();
+        self.marks.fetch_or(mark::CANCELLING, Ordering::AcqRel);
         match cancel_request::send(&*self.runtime, &self.address, self.pid, self.key).await {
             CancelRequest::Delivered | CancelRequest::NotSent => {
-                self.marks.fetch_and(!mark::BROKEN, Ordering::AcqRel);
                 self.marks.fetch_or(mark::RAW, Ordering::AcqRel);
+                self.marks.fetch_and(!mark::CANCELLING, Ordering::AcqRel);
             }
             CancelRequest::InDoubt(_) => {}
         }
@@ -211,10 +225,10 @@ impl Session {
     pub(crate) fn verdict(&self) -> Verdict {
         let marks = self.marks.load(Ordering::Acquire);
         let brief = self.observed.brief();
-        if marks & mark::BROKEN != 0 || brief.plans_lost() || self.ending.ended().is_some() {
+        if marks & (mark::BROKEN | mark::CANCELLING) != 0 || brief.plans_lost() || self.ending.ended().is_some() {
             return Verdict::Broken;
         }
-        let dropped = self.in_flight.load(Ordering::Acquire) != 0;
+        let dropped = self.in_flight.load(Ordering::Acquire) + self.preparing.load(Ordering::Acquire) != 0;
         let need = Need {
             cancel: dropped,
             drain: dropped || marks & mark::RAW != 0 || !brief.is_settled(),
@@ -237,7 +251,7 @@ impl Session {
         self.statements.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a job for the driver. Gives it back when the driver is gone or its queue is full.
+    /// Queues a job for the driver; `false` when the driver is gone or its queue is full.
     pub(crate) fn submit(&self, job: crate::runtime::BoxFuture<'static, ()>) -> bool {
         self.inbox.try_send(Job(job)).is_ok()
     }
@@ -250,11 +264,10 @@ impl Session {
             return Ok(prepared);
         }
         let (reply, answer) = oneshot::channel();
-        let session = Arc::clone(self);
         let text: Arc<str> = Arc::from(sql);
-        self.in_flight.fetch_add(1, Ordering::AcqRel);
-        self.marks.fetch_or(mark::USED, Ordering::AcqRel);
+        let preparing = Preparing::new(self);
         let job = Box::pin(async move {
+            let session = &preparing.session;
             let prepared = session.client.prepare(&text).await.map(|statement| {
                 let prepared = Prepared {
                     statement,
@@ -263,10 +276,10 @@ impl Session {
                 session.statements().insert(&text, prepared.clone());
                 prepared
             });
-            session.in_flight.fetch_sub(1, Ordering::AcqRel);
+            drop(preparing);
             let _ = reply.send(prepared);
         });
-        if !self.submit(job) {
+        if self.inbox.send(Job(job)).await.is_err() {
             return Err(self.lost(None));
         }
         match answer.await {
@@ -291,10 +304,27 @@ impl Session {
     }
 }
 
+impl Preparing {
+    fn new(session: &Arc<Session>) -> Self {
+        session.preparing.fetch_add(1, Ordering::AcqRel);
+        session.marks.fetch_or(mark::USED, Ordering::AcqRel);
+        Self {
+            session: Arc::clone(session),
+        }
+    }
+}
+
+impl Drop for Preparing {
+    fn drop(&mut self) {
+        self.session.preparing.fetch_sub(1, Ordering::AcqRel);
+        self.session.prepared.notify(usize::MAX);
+    }
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
-        // Statements close themselves over the client when dropped; with the session goes the connection, so that
-        // there is nothing to close: take the client's last request with the Terminate message instead.
+        // The client goes before the statement cache (fields drop in order), so that the statements in it find nobody to
+        // send their Close to: the server forgets them with the session.
         self.inbox.close();
     }
 }

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures_util::future::{Either, select};
 use tokio_postgres::SimpleQueryMessage;
@@ -45,6 +46,8 @@ pub(crate) enum SettleError {
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
+    /// Wait for statements that are still being prepared.
+    AwaitPrepares,
     /// Wait for the answer to a Sync; cancel what runs if it takes too long.
     Drain {
         cancel: bool,
@@ -71,7 +74,7 @@ impl Settling {
         }
     }
 
-    fn next(&mut self, seen: &Facts) -> Step {
+    fn next(&mut self, seen: &Facts, preparing: bool) -> Step {
         if seen.confused {
             return Step::GiveUp(SettleError::Unsettled);
         }
@@ -82,6 +85,11 @@ impl Settling {
             return Step::Drain {
                 cancel: std::mem::take(&mut self.need.cancel),
             };
+        }
+        if preparing {
+            // What it sends after the drain is drained once more.
+            self.need.drain = true;
+            return Step::AwaitPrepares;
         }
         if seen.outstanding != 0 || seen.in_copy {
             // Everything queued before the drain was answered with it; what is left over was never ours to count.
@@ -106,7 +114,8 @@ pub(crate) async fn settle(session: &Arc<Session>, need: Need) -> Result<(), Set
     let mut plan = Settling::new(need);
     loop {
         let facts = session.observed.facts();
-        match plan.next(&facts) {
+        match plan.next(&facts, session.is_preparing()) {
+            Step::AwaitPrepares => session.all_prepared().await,
             Step::Drain { cancel: false } => drain(session).await?,
             Step::Drain { cancel: true } => drain_or_cancel(session).await?,
             Step::RollBack => session
@@ -120,6 +129,21 @@ pub(crate) async fn settle(session: &Arc<Session>, need: Need) -> Result<(), Set
                 return Ok(());
             }
             Step::GiveUp(reason) => return Err(reason),
+        }
+    }
+}
+
+impl Session {
+    fn is_preparing(&self) -> bool {
+        self.preparing.load(Ordering::Acquire) != 0
+    }
+
+    async fn all_prepared(&self) {
+        while self.is_preparing() {
+            let prepared = self.prepared.listen();
+            if self.is_preparing() {
+                prepared.await;
+            }
         }
     }
 }
@@ -238,9 +262,9 @@ mod tests {
             outstanding: 1,
             ..facts(Status::Idle)
         };
-        assert_eq!(plan.next(&running), Step::Drain { cancel: true });
-        assert_eq!(plan.next(&facts(Status::Idle)), Step::CleanUp);
-        assert_eq!(plan.next(&facts(Status::Idle)), Step::Done);
+        assert_eq!(plan.next(&running, false), Step::Drain { cancel: true });
+        assert_eq!(plan.next(&facts(Status::Idle), false), Step::CleanUp);
+        assert_eq!(plan.next(&facts(Status::Idle), false), Step::Done);
     }
 
     #[test]
@@ -251,11 +275,24 @@ mod tests {
                 drain: true,
                 clean_up: false,
             });
-            assert_eq!(plan.next(&facts(status)), Step::Drain { cancel: false });
-            assert_eq!(plan.next(&facts(status)), Step::RollBack);
-            assert_eq!(plan.next(&facts(Status::Idle)), Step::CleanUp);
-            assert_eq!(plan.next(&facts(Status::Idle)), Step::Done);
+            assert_eq!(plan.next(&facts(status), false), Step::Drain { cancel: false });
+            assert_eq!(plan.next(&facts(status), false), Step::RollBack);
+            assert_eq!(plan.next(&facts(Status::Idle), false), Step::CleanUp);
+            assert_eq!(plan.next(&facts(Status::Idle), false), Step::Done);
         }
+    }
+
+    #[test]
+    fn a_statement_being_prepared_is_waited_for_and_drained() {
+        let mut plan = Settling::new(Need {
+            cancel: true,
+            drain: true,
+            clean_up: false,
+        });
+        assert_eq!(plan.next(&facts(Status::Idle), true), Step::Drain { cancel: true });
+        assert_eq!(plan.next(&facts(Status::Idle), true), Step::AwaitPrepares);
+        assert_eq!(plan.next(&facts(Status::Idle), false), Step::Drain { cancel: false });
+        assert_eq!(plan.next(&facts(Status::Idle), false), Step::Done);
     }
 
     #[test]
@@ -268,13 +305,16 @@ mod tests {
             outstanding: 1,
             ..facts(Status::Idle)
         };
-        assert_eq!(plan.next(&left), Step::Drain { cancel: false });
-        assert_eq!(plan.next(&left), Step::GiveUp(SettleError::Unsettled));
+        assert_eq!(plan.next(&left, false), Step::Drain { cancel: false });
+        assert_eq!(plan.next(&left, false), Step::GiveUp(SettleError::Unsettled));
         let mut stuck = Settling::new(Need {
             clean_up: true,
             ..Need::default()
         });
-        assert_eq!(stuck.next(&facts(Status::Failed)), Step::RollBack);
-        assert_eq!(stuck.next(&facts(Status::Failed)), Step::GiveUp(SettleError::Unsettled));
+        assert_eq!(stuck.next(&facts(Status::Failed), false), Step::RollBack);
+        assert_eq!(
+            stuck.next(&facts(Status::Failed), false),
+            Step::GiveUp(SettleError::Unsettled)
+        );
     }
 }

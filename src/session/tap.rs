@@ -16,6 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::observer::{Facts, Observer, Status, Tag};
 use crate::runtime::BoxStream;
 
+/// Bytes read at once.
+const READ: usize = 8 * 1024;
+
 /// The side of the tap that sessions read.
 #[derive(Clone)]
 pub(crate) struct Observed {
@@ -127,7 +130,9 @@ impl Tap {
 impl AsyncRead for Tap {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let read = ready!(Pin::new(&mut this.stream).poll_read(cx, buf.initialize_unfilled()))?;
+        // What is handed to a safe reader is zeroed first: no more than one read usually brings.
+        let room = buf.initialize_unfilled_to(buf.remaining().min(READ));
+        let read = ready!(Pin::new(&mut this.stream).poll_read(cx, room))?;
         let start = buf.filled().len();
         buf.advance(read);
         this.observed.show(|observer| observer.inbound(&buf.filled()[start..]));

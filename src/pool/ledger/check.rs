@@ -63,8 +63,16 @@ impl Ledger {
                 assert!(!list[..place].contains(index), "slot {index} is twice in a list");
             }
         }
-        assert_eq!(self.count(State::CLOSING), self.closing, "closing slots are counted wrongly");
-        assert_eq!(self.count(State::CONNECTING), self.connecting, "dials are counted wrongly");
+        assert_eq!(
+            self.count(State::CLOSING),
+            self.closing,
+            "closing slots are counted wrongly"
+        );
+        assert_eq!(
+            self.count(State::CONNECTING),
+            self.connecting,
+            "dials are counted wrongly"
+        );
     }
 
     fn check_slots(&self) {

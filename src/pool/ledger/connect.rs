@@ -13,6 +13,7 @@ impl Ledger {
     /// Whether [`next_connect`](Self::next_connect) has something to dial: somebody waits for whom no dial is under way,
     /// or fewer than `min` sessions exist; and capacity, concurrency and backoff allow it.
     pub(crate) fn connect_due(&self, now: Instant) -> bool {
+        let now = now.max(self.latest);
         let wanted = self.waiters.len() > self.useful_dials || self.live() + self.useful_dials < self.limits.min;
         wanted
             && !self.closed
@@ -23,6 +24,7 @@ impl Ledger {
 
     /// Reserves a slot for a dial; upkeep calls this until it gives none.
     pub(crate) fn next_connect(&mut self, now: Instant) -> Option<SlotId> {
+        let now = self.advance(now);
         if !self.connect_due(now) {
             return None;
         }
@@ -44,6 +46,7 @@ impl Ledger {
 
     /// A dial brought a session. `random` fixes how long it may live.
     pub(crate) fn connected(&mut self, now: Instant, slot: SlotId, random: u64) -> Effects {
+        let now = self.advance(now);
         let Some((index, round)) = self.end_dial(slot) else {
             return Effects::default();
         };
@@ -75,6 +78,7 @@ impl Ledger {
         failure: ConnectFailure,
         random: u64,
     ) -> Effects {
+        let now = self.advance(now);
         let Some((index, round)) = self.end_dial(slot) else {
             return Effects::default();
         };
@@ -90,6 +94,7 @@ impl Ledger {
     /// The driver says that a session has ended. A lease keeps its slot until it is given back; a session that is being
     /// closed keeps it until [`closed`](Self::closed).
     pub(crate) fn session_ended(&mut self, now: Instant, slot: SlotId, reason: CloseReason) -> Effects {
+        let now = self.advance(now);
         let index = slot.index();
         let Some(entry) = self
             .slots

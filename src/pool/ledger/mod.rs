@@ -71,6 +71,9 @@ pub(crate) struct Ledger {
     epoch: u64,
     next_ticket: u64,
     closed: bool,
+    /// The latest instant seen. Callers may read a coarse clock that lags behind upkeep's; in here time never goes back,
+    /// or a waiter could believe in a pause that upkeep has already seen end, and nobody would dial.
+    latest: Instant,
     /// When upkeep last said it will look again.
     wake_at: Instant,
     counters: Counters,
@@ -99,6 +102,7 @@ impl Ledger {
             epoch: 0,
             next_ticket: 0,
             closed: false,
+            latest: now,
             wake_at: now,
             counters: Counters::default(),
         }
@@ -106,6 +110,7 @@ impl Ledger {
 
     /// A caller wants a session for itself. Constant time; no allocation while a session is idle.
     pub(crate) fn checkout(&mut self, now: Instant, at: &'static Location<'static>) -> Checkout {
+        let now = self.advance(now);
         if self.closed {
             return Checkout::Refused(Refusal::Closed);
         }
@@ -121,6 +126,7 @@ impl Ledger {
 
     /// A lease ends.
     pub(crate) fn checkin(&mut self, now: Instant, slot: SlotId, how: Return) -> Effects {
+        let now = self.advance(now);
         let Some(index) = self.find(slot, State::LEASED) else {
             return Effects::default();
         };
@@ -134,6 +140,7 @@ impl Ledger {
 
     /// A session that came back unproven has been proven clean, or given up.
     pub(crate) fn settled(&mut self, now: Instant, slot: SlotId, how: Settled) -> Effects {
+        let now = self.advance(now);
         let Some(index) = self.find(slot, State::SETTLING) else {
             return Effects::default();
         };
@@ -149,6 +156,7 @@ impl Ledger {
     /// A waiter gives up. `false`: it has been granted a session already, which the shell must
     /// [`pass_on`](Self::pass_on).
     pub(crate) fn abandon(&mut self, now: Instant, waiter: WaiterId) -> bool {
+        let now = self.advance(now);
         let queued = self.waiters.remove(waiter);
         if queued {
             self.counters.abandoned += 1;
@@ -160,6 +168,7 @@ impl Ledger {
     /// A session was granted or checked out but nobody took it: it goes to the next waiter, else back to the stack.
     /// Not a use: idle timeout and ping count from where they did.
     pub(crate) fn pass_on(&mut self, now: Instant, slot: SlotId) -> Effects {
+        let now = self.advance(now);
         let Some(index) = self.find(slot, State::LEASED) else {
             return Effects::default();
         };
@@ -187,6 +196,7 @@ impl Ledger {
         slot: SlotId,
         at: &'static Location<'static>,
     ) -> (Effects, Checkout) {
+        let now = self.advance(now);
         let Some(index) = self.find(slot, State::LEASED) else {
             return (Effects::default(), self.checkout(now, at));
         };
@@ -202,6 +212,12 @@ impl Ledger {
         let checkout = self.serve(now, Waiter { ticket, since: now, at });
         effects.wake_upkeep |= self.connect_due(now);
         (effects, checkout)
+    }
+
+    /// `now`, or the latest instant seen if that is later.
+    fn advance(&mut self, now: Instant) -> Instant {
+        self.latest = self.latest.max(now);
+        self.latest
     }
 
     /// Gives an idle session, or a place in line.

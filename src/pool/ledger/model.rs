@@ -108,6 +108,9 @@ impl Place {
 struct Model {
     ledger: Ledger,
     limits: Limits,
+    /// The true time; what a caller's clock shows, which may lag; and the latest instant the ledger has seen.
+    time: Instant,
+    clock: Instant,
     now: Instant,
     random: u64,
     epoch: u64,
@@ -137,6 +140,8 @@ impl Model {
             ledger: Ledger::new(limits.clone(), now),
             ceiling: limits.max,
             limits,
+            time: now,
+            clock: now,
             now,
             random: u64::from(setup[0]) << 8 | u64::from(setup[9]),
             epoch: 0,
@@ -155,12 +160,14 @@ impl Model {
     }
 
     fn apply(&mut self, op: Op) {
+        let lag = self.random() % 4 * (self.random() % 3_000_000);
+        self.read_clock(lag);
         if op.is_fault() && self.random() % 64 < u64::from(self.calm) {
             return;
         }
         match op {
             Op::Abandon { pick } => self.abandon(pick),
-            Op::Advance { millis } => self.now = self.now + Duration::from_millis(u64::from(millis)),
+            Op::Advance { millis } => self.time = self.time + Duration::from_millis(u64::from(millis)),
             Op::BumpEpoch => self.bump_epoch(),
             Op::Checkin { pick, how } => self.with(State::LEASED, pick, |model, slot| model.checkin(slot, how)),
             Op::Checkout => self.checkout(),
@@ -195,7 +202,7 @@ impl Model {
         if self.queue.len() + self.in_place(State::LEASED).count() >= self.callers {
             return;
         }
-        let answer = self.ledger.checkout(self.now, Location::caller());
+        let answer = self.ledger.checkout(self.clock, Location::caller());
         if !matches!(answer, Checkout::Refused(_)) {
             self.tickets += 1;
         }
@@ -211,12 +218,12 @@ impl Model {
                 self.served(answer, self.tickets - 1);
             }
         }
-        self.woken |= self.ledger.connect_due(self.now);
+        self.woken |= self.ledger.connect_due(self.clock);
     }
 
     fn checkin(&mut self, slot: SlotId, how: u8) {
         let how = self.returned(how);
-        let effects = self.ledger.checkin(self.now, slot, how);
+        let effects = self.ledger.checkin(self.clock, slot, how);
         assert_eq!(
             effects.late.is_some(),
             self.slots[&slot].warned,
@@ -229,17 +236,17 @@ impl Model {
         if how < 64 {
             let effects = self
                 .ledger
-                .settled(self.now, slot, Settled::Broken(CloseReason::CleanUpFailed));
+                .settled(self.clock, slot, Settled::Broken(CloseReason::CleanUpFailed));
             self.took_back(slot, Return::Broken(CloseReason::CleanUpFailed), effects);
         } else {
-            let effects = self.ledger.settled(self.now, slot, Settled::Clean);
+            let effects = self.ledger.settled(self.clock, slot, Settled::Clean);
             self.took_back(slot, Return::Clean, effects);
         }
     }
 
     fn connected(&mut self, slot: SlotId) {
         let random = self.random();
-        let effects = self.ledger.connected(self.now, slot, random);
+        let effects = self.ledger.connected(self.clock, slot, random);
         let now = self.now;
         let known = self.known(slot);
         (known.born, known.used) = (now, now);
@@ -257,7 +264,7 @@ impl Model {
             ConnectFailure::Permanent,
         ][usize::from(how % 3)];
         let random = self.random();
-        let effects = self.ledger.connect_failed(self.now, slot, failure, random);
+        let effects = self.ledger.connect_failed(self.clock, slot, failure, random);
         assert!(effects.wake_upkeep, "upkeep does not learn of the pause");
         self.freed(slot, effects);
     }
@@ -271,7 +278,7 @@ impl Model {
         else {
             return;
         };
-        let effects = self.ledger.session_ended(self.now, slot, CloseReason::ClosedByServer);
+        let effects = self.ledger.session_ended(self.clock, slot, CloseReason::ClosedByServer);
         match self.slots[&slot].place {
             Place::Closing => assert_eq!(effects, Effects::default()),
             Place::Connecting | Place::Leased { .. } | Place::Shared { .. } => {
@@ -283,7 +290,7 @@ impl Model {
     }
 
     fn closed(&mut self, slot: SlotId) {
-        let effects = self.ledger.closed(self.now, slot);
+        let effects = self.ledger.closed(self.clock, slot);
         self.freed(slot, effects);
     }
 
@@ -295,7 +302,7 @@ impl Model {
                 .copied()
         {
             assert!(
-                !self.ledger.abandon(self.now, waiter),
+                !self.ledger.abandon(self.clock, waiter),
                 "a waiter leaves the queue twice"
             );
         } else if !self.queue.is_empty() {
@@ -304,7 +311,7 @@ impl Model {
                 .remove(usize::from(pick) % self.queue.len())
                 .expect("picked among them");
             assert!(
-                self.ledger.abandon(self.now, waiter),
+                self.ledger.abandon(self.clock, waiter),
                 "a waiter is missing from the queue"
             );
             self.gone_waiters.push(waiter);
@@ -312,7 +319,7 @@ impl Model {
     }
 
     fn pass_on(&mut self, slot: SlotId) {
-        let effects = self.ledger.pass_on(self.now, slot);
+        let effects = self.ledger.pass_on(self.clock, slot);
         if self.slots[&slot].ended {
             self.freed(slot, effects);
         } else {
@@ -324,7 +331,7 @@ impl Model {
         let Place::Leased { ticket, .. } = self.slots[&slot].place else {
             unreachable!("picked among the leased")
         };
-        let (effects, answer) = self.ledger.revalidate(self.now, slot, Location::caller());
+        let (effects, answer) = self.ledger.revalidate(self.clock, slot, Location::caller());
         self.took_back(slot, Return::Broken(CloseReason::PingFailed), effects);
         if self.closed {
             assert_eq!(answer, Checkout::Refused(Refusal::Closed));
@@ -334,7 +341,7 @@ impl Model {
     }
 
     fn share(&mut self, slot: SlotId) {
-        assert!(self.ledger.share(self.now, slot), "a lease cannot be shared");
+        assert!(self.ledger.share(self.clock, slot), "a lease cannot be shared");
         self.known(slot).place = Place::Shared { users: 1 };
     }
 
@@ -347,7 +354,7 @@ impl Model {
             .filter(takes)
             .filter(|known| self.surely_usable(known))
             .count();
-        let Some(slot) = self.ledger.join_shared(self.now, max_depth) else {
+        let Some(slot) = self.ledger.join_shared(self.clock, max_depth) else {
             // Any of them may be among the reserved.
             assert!(
                 !possible || open <= self.queue.len(),
@@ -376,7 +383,7 @@ impl Model {
 
     fn leave(&mut self, slot: SlotId, how: u8) {
         let how = self.returned(how);
-        let effects = self.ledger.leave_shared(self.now, slot, how);
+        let effects = self.ledger.leave_shared(self.clock, slot, how);
         let known = self.known(slot);
         match how {
             Return::Broken(_) => known.broken = true,
@@ -415,7 +422,7 @@ impl Model {
     }
 
     fn close(&mut self) {
-        let turned_away = self.ledger.close(self.now);
+        let turned_away = self.ledger.close(self.clock);
         let queue: Vec<WaiterId> = self.queue.drain(..).map(|(waiter, _)| waiter).collect();
         assert_eq!(turned_away, queue, "not all waiters are told, or not in order");
         self.gone_waiters.extend(queue);
@@ -431,7 +438,7 @@ impl Model {
             return;
         };
         let kind = self.slots.get(&id).map_or(State::VACANT, |known| known.place.kind());
-        let (now, ledger) = (self.now, &mut self.ledger);
+        let (now, ledger) = (self.clock, &mut self.ledger);
         type Call = fn(&mut Ledger, Instant, SlotId) -> Effects;
         let calls: [(usize, Call); 7] = [
             (State::LEASED, |ledger, now, id| ledger.checkin(now, id, Return::Clean)),

@@ -16,6 +16,7 @@ use crate::Instant;
 impl Ledger {
     /// A leased session becomes shared, with its holder as first user. `false`: this id holds no lease.
     pub(crate) fn share(&mut self, now: Instant, slot: SlotId) -> bool {
+        let now = self.advance(now);
         let Some(index) = self.find(slot, State::LEASED) else {
             return false;
         };
@@ -33,6 +34,7 @@ impl Ledger {
 
     /// A statement joins the shared session with the fewest users, if none is idle and one takes it.
     pub(crate) fn join_shared(&mut self, now: Instant, max_depth: u32) -> Option<SlotId> {
+        let now = self.advance(now);
         // A pool that must shrink lets its shared sessions run dry.
         if self.closed || !self.idle.is_empty() || self.is_oversized() {
             return None;
@@ -53,6 +55,7 @@ impl Ledger {
     /// A statement is done with a shared session. `how` speaks of this statement alone; the worst one counts when the
     /// last leaves.
     pub(crate) fn leave_shared(&mut self, now: Instant, slot: SlotId, how: Return) -> Effects {
+        let now = self.advance(now);
         let Some(index) = self.find(slot, State::SHARED) else {
             return Effects::default();
         };

@@ -14,6 +14,7 @@ impl Ledger {
     /// lifetime, unused past the idle timeout while there are more than `min`, of an old epoch or above `max`; and
     /// returned ones that were not proven clean in time.
     pub(crate) fn reap(&mut self, now: Instant) -> Option<SlotId> {
+        let now = self.advance(now);
         if let Some(index) = self.doomed.pop() {
             // Counted when it was doomed.
             self.turn(index as usize, State::Closing);
@@ -32,6 +33,7 @@ impl Ledger {
 
     /// The shell has closed a session: the server process is gone, its capacity free.
     pub(crate) fn closed(&mut self, now: Instant, slot: SlotId) -> Effects {
+        let now = self.advance(now);
         match self.find(slot, State::CLOSING) {
             Some(index) => self.free(now, index),
             None => Effects::default(),
@@ -41,6 +43,7 @@ impl Ledger {
     /// When upkeep must look again unless it is woken before: never later than something falls due, sometimes earlier.
     /// It asks after it has called `next_connect`, `reap` and `overdue_holds` until they gave nothing, and sleeps.
     pub(crate) fn next_wake(&mut self, now: Instant) -> Option<Instant> {
+        let now = self.advance(now);
         let mut at = self
             .backoff
             .until(now)
@@ -58,6 +61,7 @@ impl Ledger {
 
     /// Sessions held for longer than the hold warning, each reported once per lease.
     pub(crate) fn overdue_holds(&mut self, now: Instant) -> Vec<Hold> {
+        let now = self.advance(now);
         let Some(warning) = self.limits.hold_warning else {
             return Vec::new();
         };
@@ -95,6 +99,7 @@ impl Ledger {
     /// Closes the pool: no more checkouts, idle sessions are closed at once, the others when they come back. The waiters
     /// it gives back have been turned away; the shell tells them, and wakes upkeep.
     pub(crate) fn close(&mut self, now: Instant) -> Vec<WaiterId> {
+        let now = self.advance(now);
         self.closed = true;
         self.doom_idle(CloseReason::PoolClosed);
         let mut turned_away = Vec::with_capacity(self.waiters.len() as usize);

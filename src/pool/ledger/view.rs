@@ -87,6 +87,7 @@ impl Counters {
 impl Ledger {
     /// A snapshot, in time proportional to the number of slots.
     pub(crate) fn status(&self, now: Instant) -> Status {
+        let now = now.max(self.latest);
         Status {
             min: self.limits.min,
             max: self.limits.max,

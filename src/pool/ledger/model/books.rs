@@ -127,6 +127,7 @@ impl Model {
 
     /// Upkeep's turn, if it was woken or its time has come.
     pub(super) fn upkeep_if_called(&mut self) {
+        self.read_clock(0);
         if !self.woken && self.now < self.wake_at {
             return;
         }
@@ -339,6 +340,7 @@ impl Model {
 
     /// One thing that is under way succeeds; if there is none, time passes until upkeep wants to look.
     fn carry_on(&mut self) {
+        self.read_clock(0);
         let under_way = |kind: &usize| self.in_place(*kind).next().map(|slot| (*kind, slot));
         let kinds = [
             State::CONNECTING,
@@ -356,12 +358,19 @@ impl Model {
             None if self.woken => {}
             None => {
                 assert_ne!(self.wake_at, Instant::FAR_FUTURE, "upkeep sleeps for ever");
-                self.now = self.now.max(self.wake_at);
+                self.time = self.time.max(self.wake_at);
             }
         }
         self.check();
         self.upkeep_if_called();
         self.check();
+    }
+
+    /// The ledger is told the time, by a clock that lags.
+    pub(super) fn read_clock(&mut self, lag_nanos: u64) {
+        self.clock = Instant::from_nanos(self.time.as_nanos() - lag_nanos);
+        self.now = self.now.max(self.clock);
+        assert_eq!(self.ledger.advance(self.clock), self.now, "time went back");
     }
 
     /// How a user leaves a session; 0 is clean.
