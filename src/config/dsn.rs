@@ -22,6 +22,7 @@ pub(crate) struct Dsn {
 impl Dsn {
     /// Reads a connection string.
     pub(crate) fn parse(text: &str) -> Result<Self, Error> {
+        check_at_signs(text)?;
         let mut config: tokio_postgres::Config = text.parse().map_err(|error| bad(describe(&error)))?;
         if config.get_user().is_none_or(str::is_empty) {
             return Err(bad("user is missing".into()));
@@ -69,6 +70,21 @@ impl Dsn {
             self.config.options(options.trim_start());
         }
     }
+}
+
+/// In the URI form everything up to the first `@` is user and password; a second one means that a part of the password
+/// would be taken, and shown, as a host or database name.
+fn check_at_signs(text: &str) -> Result<(), Error> {
+    let uri = text
+        .strip_prefix("postgres://")
+        .or_else(|| text.strip_prefix("postgresql://"));
+    let node = uri.and_then(|uri| uri.split('?').next());
+    if node.is_some_and(|node| node.matches('@').count() > 1) {
+        return Err(bad(
+            "there is more than one '@': write those of user, password and dbname as %40".into(),
+        ));
+    }
+    Ok(())
 }
 
 fn one<'a, T>(key: &str, values: &'a [T]) -> Result<Option<&'a T>, Error> {

@@ -135,12 +135,6 @@ impl Error {
         self
     }
 
-    #[must_use]
-    pub(crate) fn with_outcome(mut self, outcome: Outcome) -> Self {
-        self.0.outcome = outcome;
-        self
-    }
-
     /// What happened.
     #[must_use]
     pub fn kind(&self) -> &ErrorKind {

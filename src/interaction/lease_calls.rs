@@ -13,6 +13,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 
 use super::failure::{self, Circumstance};
+use super::parameters::Unshown;
 use super::statement::{check_count, on};
 use crate::error::{Error, ErrorKind, Outcome, Phase};
 use crate::pool::Lease;
@@ -33,7 +34,7 @@ impl Lease {
         let statement = self.ready(sql, values.len()).await?;
         let client = self.session().client();
         self.whole(&statement, async {
-            let rows = client.query_raw(&statement, values.iter().copied()).await?;
+            let rows = client.query_raw(&statement, values.iter().copied().map(Unshown)).await?;
             rows.try_collect().await
         })
         .await
@@ -77,7 +78,7 @@ impl Lease {
     pub async fn execute(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64, Error> {
         let statement = self.ready(sql, values.len()).await?;
         let client = self.session().client();
-        self.whole(&statement, client.execute_raw(&statement, values.iter().copied()))
+        self.whole(&statement, client.execute_raw(&statement, values.iter().copied().map(Unshown)))
             .await
     }
 
@@ -108,7 +109,7 @@ impl Lease {
     /// As [`query`](Self::query); a dropped stream cancels what is left.
     pub async fn query_stream<'a>(&'a self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<LeaseRows<'a>, Error> {
         let statement = self.ready(sql, values.len()).await?;
-        let start = self.session().client().query_raw(&statement, values.iter().copied());
+        let start = self.session().client().query_raw(&statement, values.iter().copied().map(Unshown));
         let (rows, flight) = self.begin(&statement, start).await?;
         Ok(LeaseRows {
             rows: Box::pin(rows),

@@ -9,7 +9,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 
 use super::failure::{self, Circumstance};
-use super::parameters::{self, Parameters};
+use super::parameters::{self, Parameters, Unshown};
 use crate::error::{Error, ErrorKind, Outcome, Phase};
 use crate::pool::Lease;
 use crate::route::Access;
@@ -62,8 +62,8 @@ impl<'a> Ready<'a> {
     }
 
     /// The values in the form `query_raw` takes them.
-    pub(super) fn values(&self) -> impl ExactSizeIterator<Item = &'a (dyn ToSql + Sync)> + '_ {
-        self.values.iter().copied()
+    pub(super) fn values(&self) -> impl ExactSizeIterator<Item = Unshown<'a>> + '_ {
+        self.values.iter().copied().map(Unshown)
     }
 
     fn mode(&self) -> Mode {

@@ -136,13 +136,17 @@ impl ConnectionPool {
         let shared = self.shared();
         let now = shared.runtime.now();
         let books = shared.lock();
-        PoolStatus::new(&shared.config.name, &books.ledger.status(now), books.overlong_holds)
+        PoolStatus::new(
+            &shared.config.name,
+            &books.ledger.status(now),
+            now,
+            books.overlong_holds,
+        )
     }
 
     /// How busy the pool is: callers and leases per session it may have. For balancing.
     pub(crate) fn load(&self) -> f64 {
-        let status = self.status();
-        f64::from(status.leased + status.shared + status.settling + status.waiting) / f64::from(status.max)
+        self.shared().lock().ledger.load()
     }
 
     /// The last failure to connect since the last success, if any.
@@ -179,6 +183,45 @@ impl ConnectionPool {
         }
     }
 
+    /// Retires all present sessions and waits until the last of them has ended; those still out after `timeout` are cut,
+    /// and reported. The pool stays open: new callers get new sessions meanwhile, as far as its size allows.
+    ///
+    /// # Cancel safety
+    /// Yes: the sessions are retired from the first poll on; a dropped future only stops waiting and cutting.
+    pub async fn drain(&self, timeout: Duration) -> CloseReport {
+        let shared = self.shared();
+        self.retire();
+        let retiring = shared.lock().ledger.retiring();
+        let gone = |slots: &[ledger::SlotId]| {
+            let books = shared.lock();
+            !slots.iter().any(|slot| books.ledger.knows(*slot))
+        };
+        let deadline = shared.runtime.now() + timeout;
+        let mut report = CloseReport {
+            pool: self.name().into(),
+            ..CloseReport::default()
+        };
+        if !self.poll_until(deadline, || gone(&retiring)).await {
+            let mut books = shared.lock();
+            let overdue = |hold: &&ledger::Hold| retiring.contains(&hold.slot);
+            report.cut = books
+                .ledger
+                .holds(deadline)
+                .iter()
+                .filter(overdue)
+                .map(report::holder)
+                .collect();
+            books.kill(&retiring);
+            drop(books);
+            // A lease that was cut keeps its slot until it is dropped; its session ends at once.
+            self.poll_until(shared.runtime.now() + shared.config.close_timeout, || gone(&retiring))
+                .await;
+        }
+        let books = shared.lock();
+        report.remaining = retiring.iter().filter(|slot| books.ledger.knows(**slot)).count() as u32;
+        report
+    }
+
     /// Waits until [`min_size`](PoolConfig::min_size) sessions are open, for `timeout` at most.
     ///
     /// # Errors
@@ -189,23 +232,32 @@ impl ConnectionPool {
     pub async fn warm_up(&self, timeout: Duration) -> Result<(), Error> {
         let shared = self.shared();
         let deadline = shared.runtime.now() + timeout;
-        // Sessions are opened by other tasks; looking ten times a tick is cheap and needs no bookkeeping.
-        while self.open_sessions() < self.status().min {
-            let now = shared.runtime.now();
-            if now >= deadline {
-                let error = Error::new(ErrorKind::Timeout, Outcome::NotExecuted, Phase::Connecting);
-                let error = error.with_pool(&shared.config.name);
-                return Err(match self.last_connect_error() {
-                    Some(last) => error.with_source(last),
-                    None => error,
-                });
-            }
-            shared
-                .runtime
-                .sleep_until(deadline.min(now + Duration::from_millis(5)))
-                .await;
+        if self
+            .poll_until(deadline, || self.open_sessions() >= self.status().min)
+            .await
+        {
+            return Ok(());
         }
-        Ok(())
+        let error = Error::new(ErrorKind::Timeout, Outcome::NotExecuted, Phase::Connecting);
+        let error = error.with_pool(&shared.config.name);
+        Err(match self.last_connect_error() {
+            Some(last) => error.with_source(last),
+            None => error,
+        })
+    }
+
+    /// Looks at `condition` every few milliseconds until it holds; `false` when `deadline` comes first. For rare waits that
+    /// are not worth book-keeping.
+    async fn poll_until(&self, deadline: Instant, condition: impl Fn() -> bool) -> bool {
+        let runtime = self.runtime();
+        while !condition() {
+            let now = runtime.now();
+            if now >= deadline {
+                return false;
+            }
+            runtime.sleep_until(deadline.min(now + Duration::from_millis(5))).await;
+        }
+        true
     }
 
     fn open_sessions(&self) -> u32 {
@@ -227,8 +279,10 @@ impl ConnectionPool {
             ..CloseReport::default()
         };
         if !self.drained_by(deadline).await {
-            report.cut = self.status().holders;
-            shared.lock().kill_all();
+            let mut books = shared.lock();
+            report.cut = books.ledger.holds(deadline).iter().map(report::holder).collect();
+            books.kill_all();
+            drop(books);
             // What was cut only has to be noticed by the tasks that drive it.
             self.drained_by(shared.runtime.now() + shared.config.close_timeout)
                 .await;

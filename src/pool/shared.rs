@@ -131,7 +131,7 @@ impl Shared {
                 self.start_settling(slot, session, need);
             }
             Verdict::Clean => {
-                books.berth(slot).session = Some(session);
+                books.moor(slot, session);
                 self.carry_out(books, effects);
             }
             Verdict::Settle(_) | Verdict::Broken => {
@@ -146,7 +146,7 @@ impl Shared {
         let now = self.coarse_now();
         let mut books = self.lock();
         let effects = books.ledger.pass_on(now, slot);
-        books.berth(slot).session = Some(session);
+        books.moor(slot, session);
         self.carry_out(books, effects);
     }
 
@@ -180,7 +180,7 @@ impl Shared {
         let mut books = self.lock();
         let effects = books.ledger.settled(now, slot, how);
         if how == Settled::Clean {
-            books.berth(slot).session = Some(session);
+            books.moor(slot, session);
         }
         self.carry_out(books, effects);
     }
@@ -307,6 +307,13 @@ impl Books {
         self.berth(slot).session.take()
     }
 
+    /// Keeps a session that nobody holds, unless its slot is gone already.
+    fn moor(&mut self, slot: SlotId, session: Arc<Session>) {
+        if self.ledger.knows(slot) {
+            self.berth(slot).session = Some(session);
+        }
+    }
+
     fn berth(&mut self, slot: SlotId) -> &mut Berth {
         let index = slot.index();
         if self.berths.len() <= index {
@@ -343,6 +350,17 @@ impl Books {
         }
         self.closing.retain(|(at, _)| *at > now);
         self.closing.iter().map(|(at, _)| *at).min()
+    }
+
+    /// Ends these sessions at once, whatever runs on them.
+    pub(super) fn kill(&mut self, slots: &[SlotId]) {
+        for slot in slots {
+            if self.ledger.knows(*slot)
+                && let Some(ending) = &self.berth(*slot).ending
+            {
+                ending.kill();
+            }
+        }
     }
 
     /// Ends every session that is out, whatever runs on it.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::close_reason::CloseReason;
 use super::ledger::{Counters, Status};
 use super::report;
+use crate::Instant;
 use crate::error::Holder;
 
 /// One pool at one instant: gauges, counters since it was opened, and who holds sessions the longest.
@@ -40,6 +41,10 @@ pub struct PoolStatus {
     pub holders: Vec<Holder>,
     /// Whether the pool was closed.
     pub is_closed: bool,
+    /// How often all sessions were retired.
+    pub epoch: u64,
+    /// How long no attempt to connect will begin, after failures.
+    pub backoff: Option<Duration>,
     /// Checkouts that were not refused.
     pub checkouts: u64,
     /// Checkouts that had to wait.
@@ -62,7 +67,7 @@ pub struct PoolStatus {
 }
 
 impl PoolStatus {
-    pub(super) fn new(name: &str, status: &Status, overlong_holds: u64) -> Self {
+    pub(super) fn new(name: &str, status: &Status, now: Instant, overlong_holds: u64) -> Self {
         let counters = status.counters;
         Self {
             name: name.into(),
@@ -79,6 +84,8 @@ impl PoolStatus {
             oldest_wait: status.oldest_wait,
             holders: status.longest_holds.iter().map(report::holder).collect(),
             is_closed: status.is_closed,
+            epoch: status.epoch,
+            backoff: status.backoff_until.map(|until| until - now),
             checkouts: counters.checkouts,
             waits: counters.waits,
             overtakes: counters.overtakes,

@@ -169,12 +169,6 @@ impl Session {
         self.observed.facts().in_hot_standby
     }
 
-    /// ReadyForQuery messages and cancelled statements seen on this session.
-    pub(crate) fn counts(&self) -> (u64, u64) {
-        let facts = self.observed.facts();
-        (facts.ready, facts.cancelled)
-    }
-
     pub(crate) fn ended(&self) -> Option<&Ended> {
         self.ending.ended()
     }

@@ -152,6 +152,54 @@ fn dials_that_fail_together_count_once_and_the_next_goes_alone() {
 }
 
 #[test]
+fn the_bound_on_dials_holds_across_failures() {
+    let mut ledger = Ledger::new(
+        Limits {
+            max_connecting: 2,
+            ..LIMITS
+        },
+        at_millis(0),
+    );
+    let slow_and_failed = dial_for_waiters(&mut ledger, 2);
+    for _ in 0..3 {
+        let _ = ledger.checkout(at_millis(0), Location::caller());
+    }
+    let _ = ledger.connect_failed(at_millis(1), slow_and_failed[1], ConnectFailure::Transient, 0);
+    let until = ledger
+        .status(at_millis(1))
+        .backoff_until
+        .expect("a pause after a failure");
+    let alone = ledger.next_connect(until).expect("a dial after the pause");
+    assert_eq!(ledger.next_connect(until), None);
+    let _ = ledger.connected(until, alone, 0);
+    assert!(ledger.next_connect(until).is_some());
+    assert_eq!(ledger.next_connect(until), None, "the slow dial is still under way");
+}
+
+#[test]
+fn a_clock_that_lags_does_not_bring_a_pause_back() {
+    let mut ledger = Ledger::new(LIMITS, at_millis(0));
+    let Checkout::Wait(waiter) = ledger.checkout(at_millis(0), Location::caller()) else {
+        panic!("must wait")
+    };
+    let slot = ledger.next_connect(at_millis(0)).expect("a dial");
+    let _ = ledger.connect_failed(at_millis(0), slot, ConnectFailure::Permanent, u64::MAX);
+    assert!(ledger.abandon(at_millis(0), waiter));
+    let until = ledger.next_wake(at_millis(0)).expect("upkeep sees the pause end");
+    assert_eq!(
+        ledger.next_wake(until),
+        None,
+        "nothing is left to do, so nothing wakes upkeep"
+    );
+    let lagging = at_millis(until.as_nanos() / 1_000_000 - 1);
+    assert!(matches!(
+        ledger.checkout(lagging, Location::caller()),
+        Checkout::Wait(_)
+    ));
+    assert!(ledger.connect_due(lagging), "nobody would dial for this waiter");
+}
+
+#[test]
 fn a_failed_ping_keeps_its_callers_turn() {
     let mut ledger = Ledger::new(Limits { max: 1, ..LIMITS }, at_millis(0));
     let slot = dial_for_waiters(&mut ledger, 1)[0];

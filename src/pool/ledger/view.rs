@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Ledger;
 use super::decisions::Hold;
-use super::slot::State;
+use super::slot::{SlotId, State};
 use crate::Instant;
 use crate::pool::close_reason::CloseReason;
 
@@ -112,13 +112,39 @@ impl Ledger {
         self.slots.iter().filter(|slot| slot.state.kind() == kind).count() as u32
     }
 
-    fn longest_holds(&self, now: Instant) -> Vec<Hold> {
+    /// Callers and sessions in use, per session there may be. Constant time.
+    pub(crate) fn load(&self) -> f64 {
+        let away = self.idle.len() as u32 + self.connecting + self.closing + self.doomed.len() as u32;
+        let busy = self.occupied().saturating_sub(away);
+        f64::from(busy + self.waiters.len()) / f64::from(self.limits.max)
+    }
+
+    /// Whether this id still names a slot in use.
+    pub(crate) fn knows(&self, slot: SlotId) -> bool {
+        self.slots
+            .get(slot.index())
+            .is_some_and(|entry| entry.generation == slot.generation)
+    }
+
+    /// Everybody who holds a session, the longest first.
+    pub(crate) fn holds(&self, now: Instant) -> Vec<Hold> {
         let leased = |index: &usize| self.slots[*index].state == State::Leased;
         let mut holds: Vec<Hold> = (0..self.slots.len())
             .filter(leased)
             .filter_map(|index| self.hold(now, index))
             .collect();
         holds.sort_unstable_by_key(|hold| (std::cmp::Reverse(hold.held), hold.slot));
+        holds
+    }
+
+    /// Server processes of earlier epochs.
+    pub(crate) fn retiring(&self) -> Vec<SlotId> {
+        let old = |index: &usize| self.slots[*index].state != State::Vacant && self.slots[*index].epoch != self.epoch;
+        (0..self.slots.len()).filter(old).map(|index| self.id(index)).collect()
+    }
+
+    fn longest_holds(&self, now: Instant) -> Vec<Hold> {
+        let mut holds = self.holds(now);
         holds.truncate(Status::LONGEST_HOLDS);
         holds
     }
