@@ -58,6 +58,13 @@ mod session;
 mod sql;
 mod time;
 
+/// The door for fuzz targets; not part of the library.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::{pool::fuzz_ledger as ledger, session::fuzz_tap as tap};
+}
+
 pub use tokio_postgres::{Row, types};
 
 #[cfg(feature = "async-std")]

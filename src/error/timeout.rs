@@ -29,7 +29,7 @@ pub enum TimeoutCause {
     TooManyConnections,
     /// An idle session was asked whether it still answers, and has not answered.
     ValidationHangs,
-    /// Nothing is wrong but the time: others were first in the queue.
+    /// Sessions changed hands while the caller waited, but others were first in the queue.
     WaitingTurn,
 }
 
@@ -55,7 +55,7 @@ pub struct CheckoutReport {
     pub queued: Duration,
     /// Time spent validating idle sessions.
     pub validating: Duration,
-    /// How many callers were still before this one.
+    /// How many callers were still before this one in the queue.
     pub ahead: usize,
     /// Idle sessions at that moment.
     pub idle: u32,
@@ -112,7 +112,11 @@ impl fmt::Display for CheckoutReport {
             write!(f, "; longest held {:?}, taken at {}", holder.held, holder.at)?;
         }
         if let Some(error) = &self.last_connect_error {
-            write!(f, "; last connect error: {error}")?;
+            f.write_str("; last connect error")?;
+            if let Some(state) = error.sqlstate() {
+                write!(f, " ({})", state.code())?;
+            }
+            write!(f, ": {error}")?;
             let mut next = std::error::Error::source(&**error);
             while let Some(cause) = next {
                 write!(f, ": {cause}")?;

@@ -174,7 +174,10 @@ impl Order<'_> {
         let checkout = pin!(pool.checkout_until(self.at, deadline));
         match select(checkout, pin!(cancel.cancelled())).await {
             Either::Left((lease, _)) => lease,
-            Either::Right(_) => Err(Stop::Cancelled.error(Outcome::NotExecuted, Phase::Queued)),
+            Either::Right(_) => {
+                let error = Stop::Cancelled.error(Outcome::NotExecuted, Phase::Queued);
+                Err(error.with_pool(&pool.config().name))
+            }
         }
     }
 

@@ -34,7 +34,9 @@ impl Lease {
         let statement = self.ready(sql, values.len()).await?;
         let client = self.session().client();
         self.whole(&statement, async {
-            let rows = client.query_raw(&statement, values.iter().copied().map(Unshown)).await?;
+            let rows = client
+                .query_raw(&statement, values.iter().copied().map(Unshown))
+                .await?;
             rows.try_collect().await
         })
         .await
@@ -78,8 +80,11 @@ impl Lease {
     pub async fn execute(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64, Error> {
         let statement = self.ready(sql, values.len()).await?;
         let client = self.session().client();
-        self.whole(&statement, client.execute_raw(&statement, values.iter().copied().map(Unshown)))
-            .await
+        self.whole(
+            &statement,
+            client.execute_raw(&statement, values.iter().copied().map(Unshown)),
+        )
+        .await
     }
 
     /// Several statements without parameters, as one message. Results are discarded.
@@ -109,7 +114,10 @@ impl Lease {
     /// As [`query`](Self::query); a dropped stream cancels what is left.
     pub async fn query_stream<'a>(&'a self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<LeaseRows<'a>, Error> {
         let statement = self.ready(sql, values.len()).await?;
-        let start = self.session().client().query_raw(&statement, values.iter().copied().map(Unshown));
+        let start = self
+            .session()
+            .client()
+            .query_raw(&statement, values.iter().copied().map(Unshown));
         let (rows, flight) = self.begin(&statement, start).await?;
         Ok(LeaseRows {
             rows: Box::pin(rows),

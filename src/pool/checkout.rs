@@ -41,6 +41,8 @@ struct Place<'a> {
 pub(super) struct Spent {
     pub(super) queued: Duration,
     pub(super) validating: Duration,
+    /// Callers that were still before this one when it gave up.
+    pub(super) ahead: u32,
 }
 
 impl Granted {
@@ -102,14 +104,18 @@ pub(super) async fn checkout(
     loop {
         let granted = match asked {
             Asked::Session(granted) => granted,
-            Asked::Wait(place) => {
+            Asked::Wait(mut place) => {
                 let waiting_since = pool.runtime.now();
-                let delivery = pool.deadlines.limit(deadline, receive(place)).await;
+                let delivery = pool.deadlines.limit(deadline, receive(&mut place)).await;
                 spent.queued += pool.runtime.now() - waiting_since;
                 match delivery {
                     Ok(Delivery::Session(granted)) => granted,
                     Ok(Delivery::Closed) => return Err(refused(pool, Refusal::Closed)),
-                    Err(_) => return Err(report::timed_out(pool, Phase::Queued, spent)),
+                    Err(_) => {
+                        spent.ahead = pool.lock().ledger.ahead_of(place.waiter);
+                        drop(place);
+                        return Err(report::timed_out(pool, Phase::Queued, spent));
+                    }
                 }
             }
             Asked::Refused(why) => return Err(refused(pool, why)),
@@ -163,8 +169,8 @@ fn answered<'a>(pool: &'a Arc<Shared>, books: &mut Books, answer: Checkout) -> A
     }
 }
 
-/// Waits for the delivery; the place is given up when this is dropped first.
-async fn receive(mut place: Place<'_>) -> Delivery {
+/// Waits for the delivery; the place is given up when it is dropped before.
+async fn receive(place: &mut Place<'_>) -> Delivery {
     let delivery = poll_fn(|cx| match &mut place.hand_off {
         Some(hand_off) => hand_off.receiver.as_mut().poll_next(cx),
         None => Poll::Ready(None),
@@ -195,7 +201,11 @@ async fn validate<'a>(
     match answered {
         Ok(Ok(())) => Ok(Ok(lease)),
         // The caller's time is up; the session is proved or given up by its settling.
-        Err(_) if limit == deadline => Err(report::timed_out(pool, Phase::Validating, *spent)),
+        Err(_) if limit == deadline => {
+            // Before the report, which would name this very caller as a holder.
+            drop(lease);
+            Err(report::timed_out(pool, Phase::Validating, *spent))
+        }
         Ok(Err(_)) | Err(_) => {
             let (slot, session) = lease.take_apart();
             session.kill();

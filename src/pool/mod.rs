@@ -18,6 +18,8 @@ mod upkeep;
 
 pub use self::close_reason::CloseReason;
 pub use self::lease::Lease;
+#[cfg(fuzzing)]
+pub use self::ledger::fuzz_ledger;
 pub use self::status::PoolStatus;
 
 use std::fmt;
@@ -279,10 +281,7 @@ impl ConnectionPool {
             ..CloseReport::default()
         };
         if !self.drained_by(deadline).await {
-            let mut books = shared.lock();
-            report.cut = books.ledger.holds(deadline).iter().map(report::holder).collect();
-            books.kill_all();
-            drop(books);
+            report.cut = cut_all(&mut shared.lock(), deadline);
             // What was cut only has to be noticed by the tasks that drive it.
             self.drained_by(shared.runtime.now() + shared.config.close_timeout)
                 .await;
@@ -309,6 +308,13 @@ impl ConnectionPool {
             futures_util::future::Either::Right(_) => shared.lock().ledger.is_drained(),
         }
     }
+}
+
+/// Ends every session that is out, and says who held them.
+fn cut_all(books: &mut shared::Books, now: Instant) -> Vec<Holder> {
+    let holders = books.ledger.holds(now).iter().map(report::holder).collect();
+    books.kill_all();
+    holders
 }
 
 fn out_of_bounds(setting: &'static str, given: u32, bounds: &'static str) -> Error {

@@ -17,13 +17,13 @@ pub(super) fn timed_out(pool: &Shared, phase: Phase, spent: Spent) -> Error {
     let status = books.ledger.status(pool.runtime.now());
     let last_connect_error = books.last_connect_error.clone();
     drop(books);
-    let cause = cause(&status, phase, last_connect_error.as_deref());
+    let cause = cause(&status, phase, spent, last_connect_error.as_deref());
     let report = CheckoutReport {
         cause,
         phase,
         queued: spent.queued,
         validating: spent.validating,
-        ahead: status.waiting as usize,
+        ahead: spent.ahead as usize,
         idle: status.idle,
         leased: status.leased,
         settling: status.settling,
@@ -49,7 +49,7 @@ pub(super) fn holder(hold: &Hold) -> Holder {
 }
 
 /// The most telling reason: a node that cannot be reached explains more than a full pool.
-fn cause(status: &Status, phase: Phase, last: Option<&Error>) -> TimeoutCause {
+fn cause(status: &Status, phase: Phase, spent: Spent, last: Option<&Error>) -> TimeoutCause {
     if phase == Phase::Validating {
         return TimeoutCause::ValidationHangs;
     }
@@ -57,10 +57,19 @@ fn cause(status: &Status, phase: Phase, last: Option<&Error>) -> TimeoutCause {
         return connect_cause(error);
     }
     let out = status.leased + status.shared;
+    // Whoever holds a session longest took it after this caller had come: they all changed hands meanwhile.
+    let turned_over = status
+        .longest_holds
+        .first()
+        .is_some_and(|hold| hold.held < spent.queued);
     if status.connecting > 0 && status.connecting >= out {
         TimeoutCause::ConnectHangs
     } else if out > 0 && out >= status.settling + status.closing {
-        TimeoutCause::AllLeased
+        if turned_over {
+            TimeoutCause::WaitingTurn
+        } else {
+            TimeoutCause::AllLeased
+        }
     } else if status.settling > 0 {
         TimeoutCause::Settling
     } else if status.closing > 0 {

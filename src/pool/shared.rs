@@ -121,9 +121,7 @@ impl Shared {
         }
         let mut books = self.lock();
         let effects = books.ledger.checkin(now, slot, how);
-        if let Some(late) = effects.late {
-            tracing::info!(pool = &*self.config.name, at = %late.at, held = ?late.held, "an overlong lease came back");
-        }
+        let late = effects.late;
         match verdict {
             Verdict::Settle(need) if !discard && effects.close.is_none() => {
                 // Kept out of the berth while it settles: the job holds it.
@@ -138,6 +136,9 @@ impl Shared {
                 session.kill();
                 self.carry_out(books, effects);
             }
+        }
+        if let Some(late) = late {
+            tracing::info!(pool = &*self.config.name, at = %late.at, held = ?late.held, "an overlong lease came back");
         }
     }
 

@@ -15,6 +15,9 @@ mod settle;
 mod statements;
 mod tap;
 
+#[cfg(fuzzing)]
+pub use self::observer::fuzz_tap;
+
 pub(crate) use self::clean_up::Reach;
 pub(crate) use self::dial::{DialError, DialPlan, dial};
 pub(crate) use self::driver::{Ended, Ending};

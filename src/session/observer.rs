@@ -315,6 +315,32 @@ fn version_number(text: &[u8]) -> Option<u32> {
     }
 }
 
+/// Takes the first byte as the size of the pieces, a bit of each next byte as the direction of what follows.
+#[cfg(fuzzing)]
+pub fn fuzz_tap(bytes: &[u8]) {
+    let Some((size, bytes)) = bytes.split_first() else {
+        return;
+    };
+    let (mut whole, mut pieces) = (Observer::default(), Observer::default());
+    for run in bytes.chunks(64) {
+        let outbound = run[0] & 1 == 1;
+        if outbound {
+            whole.outbound(&run[1..])
+        } else {
+            whole.inbound(&run[1..])
+        }
+        for piece in run[1..].chunks(usize::from(*size % 9) + 1) {
+            if outbound {
+                pieces.outbound(piece)
+            } else {
+                pieces.inbound(piece)
+            }
+        }
+    }
+    assert_eq!(whole.facts(), pieces.facts());
+    assert!(whole.inbound.kept.capacity() <= 2 * KEEP);
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::collection::vec;

@@ -1,5 +1,4 @@
 //! The ledger of one pool: which session is where, who is next, what may be opened and what must be closed.
-//!
 //! A plain machine: events go in with `now` (and a random number where jitter is wanted), decisions come out as
 //! [`Checkout`] and [`Effects`]. It holds no session, only slots; the shell keeps the sessions, indexed by slot. It
 //! never awaits, locks, spawns, reads a clock, draws randomness or does I/O, so the same code runs in production, in
@@ -34,6 +33,9 @@ mod tests;
 
 use std::panic::Location;
 use std::time::Duration;
+
+#[cfg(fuzzing)]
+pub use self::model::run_bytes as fuzz_ledger;
 
 pub(crate) use self::decisions::{Checkout, ConnectFailure, Effects, Grant, Hold, Refusal, Return, Settled};
 pub(crate) use self::limits::Limits;
@@ -163,6 +165,11 @@ impl Ledger {
             self.balance_reservations(now);
         }
         queued
+    }
+
+    /// How many callers stand before this waiter.
+    pub(crate) fn ahead_of(&self, waiter: WaiterId) -> u32 {
+        self.waiters.ahead_of(waiter)
     }
 
     /// A session was granted or checked out but nobody took it: it goes to the next waiter, else back to the stack.

@@ -23,8 +23,8 @@ use crate::pool::close_reason::CloseReason;
 pub(crate) type Setup = [u8; 10];
 
 /// Runs a history over a pool whose limits the first ten bytes give. Panics where the ledger is wrong.
-#[cfg_attr(not(fuzzing), allow(dead_code, reason = "the door for fuzz targets"))]
-pub(crate) fn run_bytes(bytes: &[u8]) {
+#[cfg(fuzzing)]
+pub fn run_bytes(bytes: &[u8]) {
     let Some((setup, rest)) = bytes.split_first_chunk::<10>() else {
         return;
     };

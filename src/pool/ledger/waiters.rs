@@ -124,6 +124,17 @@ impl Waiters {
         true
     }
 
+    /// How many stand before this waiter; none before one that is no longer in the line.
+    pub(super) fn ahead_of(&self, id: WaiterId) -> u32 {
+        let queued = |entry: &&Entry| entry.queued && entry.generation == id.generation;
+        let mut ahead = 0;
+        let mut entry = self.entries.get(id.index as usize).filter(queued);
+        while let Some(before) = entry.and_then(|entry| self.entries.get(entry.prev as usize)) {
+            (ahead, entry) = (ahead + 1, Some(before));
+        }
+        ahead
+    }
+
     /// The entry that a waiter with this ticket stands in front of.
     fn place_of(&self, ticket: u64) -> u32 {
         if self.tail == NONE || self.entries[self.tail as usize].waiter.ticket < ticket {
