@@ -27,6 +27,16 @@ impl Dsn {
         if config.get_user().is_none_or(str::is_empty) {
             return Err(bad("user is missing".into()));
         }
+        for (key, value) in [
+            ("user", config.get_user()),
+            ("dbname", config.get_dbname()),
+            ("options", config.get_options()),
+            ("application_name", config.get_application_name()),
+        ] {
+            if value.is_some_and(|value| value.contains('\0')) {
+                return Err(bad(format!("{key} has a NUL in it")));
+            }
+        }
         if config.get_ssl_mode() == SslMode::Require {
             return Err(bad("sslmode is require, and this build has no TLS".into()));
         }

@@ -31,6 +31,11 @@ pub enum BadInput {
     },
     /// No pool was configured.
     NoPool,
+    /// A statement's text holds a NUL, which PostgreSQL's protocol cannot carry.
+    NulInText {
+        /// Where, in bytes from the start of the text.
+        at: usize,
+    },
     /// The statement has another number of `$n` placeholders than values were given.
     ParameterCount {
         /// How many the statement has.
@@ -84,6 +89,7 @@ impl fmt::Display for BadInput {
             Self::Name { what, name } => write!(f, "{name:?} cannot name a {what}"),
             Self::Conflict { reason } => f.write_str(reason),
             Self::NoPool => f.write_str("no pool was configured"),
+            Self::NulInText { at } => write!(f, "the statement has a NUL in it, at byte {at}"),
             Self::ParameterCount { placeholders, given } => {
                 write!(
                     f,

@@ -156,6 +156,7 @@ impl Order<'_> {
     /// Looks the order over, and finds its pool and its deadline.
     fn prepare(&self) -> Result<(ConnectionPool, Option<Instant>), Error> {
         self.parameters.check_form()?;
+        statement::check_text(&self.sql)?;
         if self.cancel.is_some_and(Cancel::is_cancelled) {
             return Err(Stop::Cancelled.error(Outcome::NotExecuted, Phase::Checking));
         }

@@ -14,7 +14,7 @@ use tokio_postgres::{Client, Row, Statement};
 
 use super::failure::{self, Circumstance};
 use super::parameters::Unshown;
-use super::statement::{check_count, on};
+use super::statement::{check_count, check_text, on};
 use crate::error::{Error, ErrorKind, Outcome, Phase};
 use crate::pool::Lease;
 use crate::route::Access;
@@ -97,6 +97,7 @@ impl Lease {
     /// # Cancel safety
     /// As [`query`](Self::query).
     pub async fn batch(&self, sql: &str) -> Result<(), Error> {
+        check_text(sql).map_err(|error| on(self, error))?;
         self.session().mark_dirty();
         let request = self.session().client().batch_execute(sql);
         let sent = self.session().request(self.ticket(), Mode::Template, request).await;
@@ -151,6 +152,7 @@ impl Lease {
     }
 
     async fn statement(&self, sql: &str) -> Result<Statement, Error> {
+        check_text(sql).map_err(|error| on(self, error))?;
         let prepared = self.session().prepare(sql).await;
         let prepared = prepared.map_err(|failure| on(self, failure::prepare_error(failure, sql, Access::Write)))?;
         Ok(prepared.statement)

@@ -10,7 +10,7 @@ use tokio_postgres::{Row, Statement};
 
 use super::failure::{self, Circumstance};
 use super::parameters::{self, Parameters, Unshown};
-use crate::error::{Error, ErrorKind, Outcome, Phase};
+use crate::error::{BadInput, Error, ErrorKind, Outcome, Phase};
 use crate::pool::Lease;
 use crate::route::Access;
 use crate::session::{Mode, Prepared, Reach};
@@ -172,6 +172,14 @@ pub(super) fn statement_is_gone(error: &Error) -> bool {
 
 pub(super) fn on(lease: &Lease, error: Error) -> Error {
     error.with_pool(lease.pool_name()).with_pid(lease.backend_pid())
+}
+
+/// Names what makes a text one that cannot be sent.
+pub(super) fn check_text(sql: &str) -> Result<(), Error> {
+    match sql.find('\0') {
+        Some(at) => Err(Error::bad_input(BadInput::NulInText { at })),
+        None => Ok(()),
+    }
 }
 
 /// Checks borrowed values of a lease's own calls.

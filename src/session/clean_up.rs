@@ -317,6 +317,11 @@ impl<'a> Scan<'a> {
                 matches!(self.previous, Some(Token::Word(before)) if before.eq_ignore_ascii_case("insert"));
             return self.insert_target;
         }
+        // The target is one name, perhaps qualified; with the next word the statement goes on behind it.
+        self.insert_target &= match self.previous {
+            Some(Token::Word(before)) => before.eq_ignore_ascii_case("into"),
+            previous => previous == Some(Token::Mark('.')),
+        };
         true
     }
 
@@ -351,6 +356,8 @@ mod tests {
             "SELECT id, name FROM users WHERE id = $1",
             "insert into t (a, b) values ($1, $2) returning id",
             "INSERT INTO \"T\" (a) SELECT count(*) FROM u",
+            "INSERT INTO s.t (a) SELECT 1",
+            "INSERT INTO s.\"t\" (a) VALUES ($1)",
             "UPDATE t SET a = coalesce($1, a) WHERE b IN (1, 2)",
             "DELETE FROM t WHERE a = ANY ($1)",
             "WITH x AS (SELECT 1) SELECT * FROM x",
@@ -376,6 +383,10 @@ mod tests {
             "BEGIN",
             "",
             "SELECT nextval('s')",
+            "INSERT INTO t SELECT my_function()",
+            "INSERT INTO \"t\" SELECT my_function()",
+            "INSERT INTO s.t TABLE u RETURNING my_function()",
+            "INSERT INTO t DEFAULT VALUES RETURNING my_function()",
         ] {
             assert_eq!(reach(sql), Reach::Anything, "{sql}");
         }

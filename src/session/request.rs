@@ -168,11 +168,15 @@ impl Session {
             }
             return Failure::Database(error);
         }
-        if error.is_closed() || self.ended().is_some() || is_io(&error) {
+        if error.is_closed() || self.ended().is_some() {
             return self.lost(None);
         }
+        // Before the look for I/O errors: a value's own encoder may fail with one.
         if at_once {
             return Failure::NotSent(error);
+        }
+        if is_io(&error) {
+            return self.lost(None);
         }
         self.mark_broken();
         Failure::Protocol(error)

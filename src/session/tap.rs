@@ -38,7 +38,14 @@ pub(crate) struct Brief(u64);
 pub(crate) struct Tap {
     stream: BoxStream,
     observed: Observed,
+    /// Reads in a row that found bytes.
+    reads: u32,
 }
+
+/// So many reads in a row, then everybody else has a turn: tokio-postgres reads on for as long as there are bytes, and a
+/// server that sends rows nobody wants any more is as fast as we are. Without this, the session's own jobs (the cancel
+/// request that would end it) and, on one thread, all other tasks would wait for the last row.
+const READS_PER_TURN: u32 = 32;
 
 impl Brief {
     const SETTLED: u64 = 1;
@@ -121,6 +128,7 @@ impl Tap {
             Self {
                 stream,
                 observed: observed.clone(),
+                reads: 0,
             },
             observed,
         )
@@ -130,9 +138,19 @@ impl Tap {
 impl AsyncRead for Tap {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.reads >= READS_PER_TURN {
+            this.reads = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         // What is handed to a safe reader is zeroed first: no more than one read usually brings.
         let room = buf.initialize_unfilled_to(buf.remaining().min(READ));
-        let read = ready!(Pin::new(&mut this.stream).poll_read(cx, room))?;
+        let Poll::Ready(read) = Pin::new(&mut this.stream).poll_read(cx, room) else {
+            this.reads = 0;
+            return Poll::Pending;
+        };
+        let read = read?;
+        this.reads += 1;
         let start = buf.filled().len();
         buf.advance(read);
         this.observed.show(|observer| observer.inbound(&buf.filled()[start..]));
