@@ -83,3 +83,8 @@ pub use crate::{
     runtime::{BoxFuture, BoxStream, ByteStream, Endpoint, Runtime},
     time::Instant,
 };
+
+/// The README's examples compile.
+#[cfg(all(doctest, feature = "smol"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

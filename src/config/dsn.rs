@@ -72,8 +72,16 @@ impl Dsn {
 
     /// Sets server settings for the whole session by start-up options, so that RESET ALL returns to them.
     pub(crate) fn set_start_up(&mut self, settings: &[(String, String)]) {
+        if self.config.get_application_name().is_none() {
+            self.config.application_name("gdbpool");
+        }
         let mut options = self.config.get_options().unwrap_or_default().to_owned();
         for (name, value) in settings {
+            // Both as a parameter and in the options, the parameter would win: what was set last must.
+            if name.eq_ignore_ascii_case("application_name") {
+                self.config.application_name(value);
+                continue;
+            }
             let _ = write!(options, " -c {}={}", escape(name), escape(value));
         }
         if !options.is_empty() {

@@ -99,7 +99,7 @@ impl PoolConfig {
             interaction_timeout: None,
             backoff: (Duration::from_millis(100), Duration::from_secs(10)),
             statement_cache: (256, 1 << 20),
-            settings: vec![("application_name".into(), "gdbpool".into())],
+            settings: Vec::new(),
         })
     }
 

@@ -178,14 +178,14 @@ impl Error {
         None
     }
 
-    /// The server's SQLSTATE; for a lost outcome without one, `40003` (statement completion unknown).
+    /// `40003` (statement completion unknown) for a lost outcome, whatever the server said while it was lost; else the
+    /// server's SQLSTATE, if there is one. What the server said is in [`database`](Self::database).
     #[must_use]
     pub fn sqlstate(&self) -> Option<&SqlState> {
-        match self.database() {
-            Some(report) => Some(report.code()),
-            None if self.0.outcome == Outcome::Unknown => Some(&SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN),
-            None => None,
+        if self.0.outcome == Outcome::Unknown {
+            return Some(&SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN);
         }
+        self.database().map(DbError::code)
     }
 
     /// Whether doing the same work again, as a whole, is safe and may succeed.

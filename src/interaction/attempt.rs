@@ -132,11 +132,11 @@ async fn run_on(
         return Err(statement::on(lease, stop.error(Outcome::RolledBack, Phase::Executing)));
     }
     let grace = pool.runtime().now() + pool.config().cancel_grace;
-    let last_word = async {
-        let ((), answer) = futures_util::future::join(lease.session().cancel(), running).await;
-        answer
-    };
-    match lease.limit(grace, last_word).await {
+    let mut answer = None;
+    // Both are waited for: a cancel request that is still under way when the session goes back costs the session.
+    let both = futures_util::future::join(lease.session().cancel(), async { answer = Some(running.await) });
+    lease.limit(grace, both).await;
+    match answer {
         Some(Ok(answer)) => Ok(answer),
         Some(Err(error)) if error.outcome() == Outcome::RolledBack => {
             Err(statement::on(lease, stop.error(Outcome::RolledBack, Phase::Executing)).with_source(error))
@@ -165,6 +165,10 @@ impl Order<'_> {
             let span = pool.config().interaction_timeout?;
             Some(pool.runtime().now() + span)
         });
+        if deadline.is_some_and(|deadline| deadline <= pool.runtime().now()) {
+            let error = Stop::TimedOut.error(Outcome::NotExecuted, Phase::Checking);
+            return Err(error.with_pool(&pool.config().name));
+        }
         Ok((pool, deadline))
     }
 

@@ -14,7 +14,7 @@ use tokio_postgres::{Client, Row, Statement};
 
 use super::failure::{self, Circumstance};
 use super::parameters::Unshown;
-use super::statement::{check_count, check_text, on};
+use super::statement::{check_count, check_text, on, plan_is_stale};
 use crate::error::{Error, ErrorKind, Outcome, Phase};
 use crate::pool::Lease;
 use crate::route::Access;
@@ -31,6 +31,13 @@ impl Lease {
     /// May be dropped at any point: what was sent and not answered is cancelled and drained after the lease, and whether it
     /// was done is unknown until then.
     pub async fn query(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
+        match self.try_query(sql, values).await {
+            Err(error) if self.can_prepare_again(sql, &error) => self.try_query(sql, values).await,
+            done => done,
+        }
+    }
+
+    async fn try_query(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
         let statement = self.ready(sql, values.len()).await?;
         let client = self.session().client();
         self.whole(&statement, async {
@@ -78,6 +85,13 @@ impl Lease {
     /// # Cancel safety
     /// As [`query`](Self::query).
     pub async fn execute(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64, Error> {
+        match self.try_execute(sql, values).await {
+            Err(error) if self.can_prepare_again(sql, &error) => self.try_execute(sql, values).await,
+            done => done,
+        }
+    }
+
+    async fn try_execute(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64, Error> {
         let statement = self.ready(sql, values.len()).await?;
         let client = self.session().client();
         self.whole(
@@ -135,6 +149,7 @@ impl Lease {
     /// # Cancel safety
     /// Yes: the parse goes on in the background and ends up in the cache.
     pub async fn prepare(&self, sql: &str) -> Result<(), Error> {
+        check_text(sql).map_err(|error| on(self, error))?;
         self.session().mark_dirty();
         self.statement(sql).await.map(drop)
     }
@@ -152,7 +167,6 @@ impl Lease {
     }
 
     async fn statement(&self, sql: &str) -> Result<Statement, Error> {
-        check_text(sql).map_err(|error| on(self, error))?;
         let prepared = self.session().prepare(sql).await;
         let prepared = prepared.map_err(|failure| on(self, failure::prepare_error(failure, sql, Access::Write)))?;
         Ok(prepared.statement)
@@ -160,6 +174,7 @@ impl Lease {
 
     /// Prepares, checks the number of values, and puts the session down for the full clean-up.
     pub(super) async fn ready(&self, sql: &str, values: usize) -> Result<Statement, Error> {
+        check_text(sql).map_err(|error| on(self, error))?;
         self.session().mark_dirty();
         let statement = self.statement(sql).await?;
         check_count(&statement, values).map_err(|error| on(self, error))?;
@@ -184,6 +199,15 @@ impl Lease {
         let (answer, flight) = self.begin(statement, pin!(answer)).await?;
         flight.landed();
         Ok(answer)
+    }
+
+    /// The server's plan was of no use any more, nothing was done, and no transaction was spoilt by it.
+    fn can_prepare_again(&self, sql: &str, error: &Error) -> bool {
+        if !plan_is_stale(error) {
+            return false;
+        }
+        self.session().forget(sql);
+        !self.session().is_in_transaction()
     }
 
     pub(super) fn failed(&self, failure: Failure, phase: Phase, statement: Option<&Statement>) -> Error {

@@ -124,10 +124,12 @@ impl<'a> Ready<'a> {
         let session = lease.session();
         self.mark(lease);
         let start = session.client().query_raw(self.statement(), self.values());
-        session
+        let started = session
             .request(lease.ticket(), self.mode(), start)
             .await
-            .map_err(|failure| self.failed(lease, failure))
+            .map_err(|failure| self.failed(lease, failure))?;
+        self.check_mode(lease)?;
+        Ok(started)
     }
 
     pub(super) fn failed(&self, lease: &Lease, failure: crate::session::Failure) -> Error {
@@ -147,6 +149,12 @@ impl<'a> Ready<'a> {
         if !session.answered_plainly() {
             session.mark_dirty();
         }
+        self.check_mode(lease)
+    }
+
+    /// The mode was set in the same flight of bytes, and its answer came first.
+    fn check_mode(&self, lease: &Lease) -> Result<(), Error> {
+        let session = lease.session();
         if self.access == Access::Read && !session.is_read_only() {
             // The setting did not take: an operator's cancel hit the very SET, or the server is no PostgreSQL.
             session.mark_broken();

@@ -204,17 +204,7 @@ impl ConnectionPool {
             ..CloseReport::default()
         };
         if !self.poll_until(deadline, || gone(&retiring)).await {
-            let mut books = shared.lock();
-            let overdue = |hold: &&ledger::Hold| retiring.contains(&hold.slot);
-            report.cut = books
-                .ledger
-                .holds(deadline)
-                .iter()
-                .filter(overdue)
-                .map(report::holder)
-                .collect();
-            books.kill(&retiring);
-            drop(books);
+            report.cut = cut(&mut shared.lock(), &retiring, deadline);
             // A lease that was cut keeps its slot until it is dropped; its session ends at once.
             self.poll_until(shared.runtime.now() + shared.config.close_timeout, || gone(&retiring))
                 .await;
@@ -308,6 +298,14 @@ impl ConnectionPool {
             futures_util::future::Either::Right(_) => shared.lock().ledger.is_drained(),
         }
     }
+}
+
+/// Ends these sessions, whatever runs on them, and says who held them.
+fn cut(books: &mut shared::Books, slots: &[ledger::SlotId], now: Instant) -> Vec<Holder> {
+    books.kill(slots);
+    let holds = books.ledger.holds(now);
+    let of_these = holds.iter().filter(|hold| slots.contains(&hold.slot));
+    of_these.map(report::holder).collect()
 }
 
 /// Ends every session that is out, and says who held them.

@@ -8,6 +8,7 @@ use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use tokio_postgres::SimpleQueryMessage;
@@ -109,6 +110,9 @@ impl Settling {
     }
 }
 
+/// The least pause before a cancel request is sent again. The pauses double, and the pool's deadline ends them.
+const CANCEL_AGAIN: Duration = Duration::from_millis(10);
+
 /// Settles a session. Runs in its driver; dropping the future leaves the session unsettled.
 pub(crate) async fn settle(session: &Arc<Session>, need: Need) -> Result<(), SettleError> {
     let mut plan = Settling::new(need);
@@ -153,28 +157,30 @@ async fn drain(session: &Session) -> Result<(), SettleError> {
     session.client.check_connection().await.map_err(|_| ended(session))
 }
 
-/// Drains, and cancels what runs when it takes longer than the grace.
+/// Drains, and cancels what runs when it takes longer than the grace: again and again, ever more rarely, because a request
+/// that reaches the server before it has begun the statement is ignored there.
 ///
 /// A cancel request that was sent is waited for until the server has closed its connection, and then the session is
 /// drained once more: a signal that came late hits that drain, not the next borrower.
 async fn drain_or_cancel(session: &Session) -> Result<(), SettleError> {
     let mut draining = pin!(drain(session));
-    let grace = session
-        .runtime
-        .sleep_until(session.runtime.now() + session.settings.cancel_after);
-    if let Either::Left((drained, _)) = select(draining.as_mut(), grace).await {
-        return drained;
-    }
-    match cancel_request::send(&*session.runtime, &session.address, session.pid, session.key).await {
-        CancelRequest::NotSent => draining.await,
-        CancelRequest::InDoubt(error) => {
-            tracing::debug!(pid = session.pid, %error, "cancel request in doubt");
-            Err(SettleError::CancelInDoubt)
+    let mut grace = session.settings.cancel_after;
+    let mut signalled = false;
+    loop {
+        let pause = session.runtime.sleep_until(session.runtime.now() + grace);
+        if let Either::Left((drained, _)) = select(draining.as_mut(), pause).await {
+            drained?;
+            return if signalled { drain(session).await } else { Ok(()) };
         }
-        CancelRequest::Delivered => {
-            draining.await?;
-            drain(session).await
+        match cancel_request::send(&*session.runtime, &session.address, session.pid, session.key).await {
+            CancelRequest::NotSent => {}
+            CancelRequest::Delivered => signalled = true,
+            CancelRequest::InDoubt(error) => {
+                tracing::debug!(pid = session.pid, %error, "cancel request in doubt");
+                return Err(SettleError::CancelInDoubt);
+            }
         }
+        grace = grace.saturating_mul(2).max(CANCEL_AGAIN);
     }
 }
 
