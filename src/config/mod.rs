@@ -67,8 +67,12 @@ pub(crate) struct Duties {
 impl PoolConfig {
     /// A pool named `name` of sessions to the node that `dsn` names, in libpq's keyword or URI form.
     ///
+    /// `dsn` has to name the user. Without a host it means `localhost`, without a port 5432. It may hold one host, and
+    /// no TLS can be asked for yet. `connect_timeout` and `load_balance_hosts` in it have no effect: see
+    /// [`connect_timeout`](Self::connect_timeout).
+    ///
     /// # Errors
-    /// [`BadInput::Name`] for an empty name, [`BadInput::Dsn`] for a connection string that cannot be used; the message
+    /// [`BadInput::Name`] for a name that is empty or holds a NUL, [`BadInput::Dsn`] for a connection string that cannot be used; the message
     /// names the key, never its value.
     pub fn new(name: &str, dsn: &str) -> Result<Self, Error> {
         if name.is_empty() || name.contains('\0') {
@@ -183,15 +187,16 @@ impl PoolConfig {
         self
     }
 
-    /// How long a session beyond [`min_size`](Self::min_size) may stay unused. At least 1 ms; default 10 min.
+    /// How long a session beyond [`min_size`](Self::min_size) may stay unused before it is closed. At least 1 ms; default
+    /// 10 min; `None` keeps it.
     #[must_use]
     pub fn idle_timeout(mut self, span: Option<Duration>) -> Self {
         self.idle_timeout = span;
         self
     }
 
-    /// A session unused for this long is asked for a sign of life before it is leased: one round trip. Default 500 ms;
-    /// `None` never asks. Taken with a clock that may lag by 50 ms.
+    /// A session unused for this long is asked for a sign of life before it is leased: one round trip. Any span; default
+    /// 500 ms; zero always asks, `None` never. Taken with a clock that may lag by 50 ms.
     #[must_use]
     pub fn ping_after(mut self, span: Option<Duration>) -> Self {
         self.ping_after = span;
@@ -261,8 +266,8 @@ impl PoolConfig {
         self
     }
 
-    /// Bounds of each session's cache of prepared statements: how many, and how many bytes of text. Default 256 and
-    /// 1 MiB; zero entries prepares anew each time.
+    /// Bounds of each session's cache of prepared statements: how many, and how many bytes of text. Any numbers; default
+    /// 256 and 1 MiB; zero entries prepares anew each time.
     #[must_use]
     pub fn statement_cache(mut self, entries: usize, bytes: usize) -> Self {
         self.statement_cache = (entries, bytes);

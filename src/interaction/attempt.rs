@@ -79,7 +79,8 @@ pub(super) async fn stream(order: &Order<'_>) -> Result<RowStream, Error> {
                 let (rows, flight) = ready.start(&lease).await?;
                 Ok((rows, flight, ready.statement().clone()))
             };
-            let (rows, flight, statement) = order.within(&lease, deadline, Phase::Executing, begun).await?;
+            let begun = order.within(&lease, deadline, Phase::Executing, begun).await;
+            let (rows, flight, statement) = begun.inspect_err(|error| forget_stale(&lease, &order.sql, error))?;
             Ok(RowStream::new(lease, rows, flight, statement, order.access))
         };
         match result.await {

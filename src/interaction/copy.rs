@@ -17,14 +17,22 @@ use crate::session::Flight;
 
 /// Data on its way into `COPY … FROM STDIN`; made by [`Lease::copy_in`].
 ///
-/// A `futures` sink of [`Bytes`]. [`finish`](Self::finish) ends it; dropped before, the server takes all of it back.
+/// A `futures` sink of [`Bytes`]. [`finish`](Self::finish), or closing the sink, ends it.
+///
+/// # Cancel safety
+/// Waiting for the sink may be given up and taken up again. Dropped before its end, the server takes all of it back.
 pub struct CopyIn<'a> {
     sink: Pin<Box<CopyInSink<Bytes>>>,
     flight: Option<Flight>,
     lease: &'a Lease,
 }
 
-/// Data coming out of `COPY … TO STDOUT`; made by [`Lease::copy_out`]. A stream of [`Bytes`].
+/// Data coming out of `COPY … TO STDOUT`; made by [`Lease::copy_out`].
+///
+/// A stream of [`Bytes`], of which an item can be an error, which ends the stream.
+///
+/// # Cancel safety
+/// Waiting for data may be given up and taken up again. A dropped stream cancels what the server still has to say.
 pub struct CopyOut<'a> {
     stream: Pin<Box<CopyOutStream>>,
     flight: Option<Flight>,

@@ -128,6 +128,13 @@ impl Lease {
     /// # Cancel safety
     /// As [`query`](Self::query); a dropped stream cancels what is left.
     pub async fn query_stream<'a>(&'a self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<LeaseRows<'a>, Error> {
+        match self.try_stream(sql, values).await {
+            Err(error) if self.can_prepare_again(sql, &error) => self.try_stream(sql, values).await,
+            done => done,
+        }
+    }
+
+    async fn try_stream<'a>(&'a self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<LeaseRows<'a>, Error> {
         let statement = self.ready(sql, values.len()).await?;
         let start = self
             .session()
@@ -233,7 +240,10 @@ fn row_count(wanted: &'static str, got: usize) -> Error {
     )
 }
 
-/// Rows as they come, on a lease; made by [`Lease::query_stream`].
+/// Rows as they come, on a lease; made by [`Lease::query_stream`]. A row can be an error, which ends the stream.
+///
+/// # Cancel safety
+/// Waiting for a row may be given up and taken up again. A dropped stream cancels what the server still has to say.
 pub struct LeaseRows<'a> {
     rows: Pin<Box<tokio_postgres::RowStream>>,
     flight: Option<Flight>,

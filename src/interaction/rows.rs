@@ -18,7 +18,10 @@ use crate::session::Flight;
 
 /// Rows as they come; made by [`Run::stream`](crate::Run::stream).
 ///
-/// Holds its session: read it to the end or drop it. A dropped stream cancels what the server still has to say.
+/// Holds its session: read it to the end or drop it. A row can be an error, which ends the stream.
+///
+/// # Cancel safety
+/// Waiting for a row may be given up and taken up again. A dropped stream cancels what the server still has to say.
 pub struct RowStream {
     rows: Pin<Box<tokio_postgres::RowStream>>,
     flight: Option<Flight>,

@@ -78,12 +78,17 @@ impl<'a> Run<'a> {
 
 impl<'a, O> Run<'a, O> {
     /// The value of the next placeholder: `$1`, then `$2`, and so on. The call owns it.
+    ///
+    /// A value of a type or number that the statement does not take is an error when the call is awaited, before anything is
+    /// executed: [`BadInput::ParameterType`](crate::BadInput::ParameterType),
+    /// [`BadInput::ParameterCount`](crate::BadInput::ParameterCount).
     pub fn bind<T: ToSql + Send + Sync + 'static>(mut self, value: T) -> Self {
         self.order.parameters.bind(Bound::new(value));
         self
     }
 
-    /// The values of all placeholders, borrowed. Not together with [`bind`](Self::bind).
+    /// The values of all placeholders, borrowed. Not together with [`bind`](Self::bind), which is
+    /// [`BadInput::MixedParameters`](crate::BadInput::MixedParameters).
     pub fn args(mut self, values: &'a [&'a (dyn ToSql + Sync)]) -> Self {
         self.order.parameters.borrow(values);
         self
@@ -99,7 +104,7 @@ impl<'a, O> Run<'a, O> {
         self
     }
 
-    /// Runs on the pool of this name.
+    /// Runs on the pool of this name; [`BadInput::UnknownPool`](crate::BadInput::UnknownPool) if there is none.
     pub fn on_pool(mut self, name: &'a str) -> Self {
         self.order.pool = Some(name);
         self
@@ -143,7 +148,8 @@ impl<'a, O> Run<'a, O> {
         self.into_output()
     }
 
-    /// The first column of exactly one row.
+    /// The first column of exactly one row; [`ErrorKind::RowCount`] for another number of rows, [`ErrorKind::Decode`] when
+    /// `T` cannot hold the value, such as NULL without an `Option`.
     pub fn scalar<T: FromSqlOwned>(self) -> Run<'a, Scalar<T>> {
         self.into_output()
     }

@@ -68,6 +68,7 @@ impl<'a> Ready<'a> {
 
     fn mode(&self) -> Mode {
         match self.access {
+            Access::Read if self.prepared.reach == Reach::Commits => Mode::ReadOnlyBlock,
             Access::Read => Mode::ReadOnly,
             Access::Write => Mode::Template,
         }
@@ -138,7 +139,7 @@ impl<'a> Ready<'a> {
 
     /// What the statement may leave behind is on the books before it is sent.
     fn mark(&self, lease: &Lease) {
-        if self.prepared.reach == Reach::Anything {
+        if self.prepared.reach != Reach::Nothing {
             lease.session().mark_dirty();
         }
     }

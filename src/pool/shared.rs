@@ -122,17 +122,19 @@ impl Shared {
         let mut books = self.lock();
         let effects = books.ledger.checkin(now, slot, how);
         let late = effects.late;
+        // What is not wanted any more is said goodbye to: its slot is free when the server's process is gone.
+        let polite = verdict == Verdict::Clean || (discard && verdict != Verdict::Broken);
         match verdict {
             Verdict::Settle(need) if !discard && effects.close.is_none() => {
                 // Kept out of the berth while it settles: the job holds it.
                 self.carry_out(books, effects);
                 self.start_settling(slot, session, need);
             }
-            Verdict::Clean => {
+            _ if polite => {
                 books.moor(slot, session);
                 self.carry_out(books, effects);
             }
-            Verdict::Settle(_) | Verdict::Broken => {
+            _ => {
                 session.kill();
                 self.carry_out(books, effects);
             }
@@ -202,7 +204,8 @@ impl Shared {
     /// A dial failed, or was dropped with its executor.
     pub(super) fn connect_failed(self: &Arc<Self>, slot: SlotId, failure: ConnectFailure, error: Option<Arc<Error>>) {
         let now = self.runtime.now();
-        let random = self.runtime.random();
+        // Without an error, its task is being dropped: no jitter is wanted, and a drop may only ask for the time.
+        let random = error.as_ref().map_or(0, |_| self.runtime.random());
         let mut books = self.lock();
         if error.is_some() {
             books.last_connect_error = error;

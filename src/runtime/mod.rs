@@ -85,9 +85,21 @@ pub trait Runtime: Send + Sync + 'static {
     fn random(&self) -> u64;
 
     /// The addresses of `host`, in the resolver's order, each with `port`.
+    ///
+    /// # Errors
+    /// What the resolver says; no addresses are no error here.
+    ///
+    /// # Cancel safety
+    /// Yes: the future may be dropped at any time.
     fn resolve(&self, host: &str, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>>;
 
-    /// A connected stream to `to`. Dropping the future abandons the attempt and closes the socket.
+    /// A connected stream to `to`.
+    ///
+    /// # Errors
+    /// What the system says; [`io::ErrorKind::Unsupported`] for a kind of endpoint that this runtime cannot dial.
+    ///
+    /// # Cancel safety
+    /// Yes: dropping the future abandons the attempt and closes the socket.
     fn connect(&self, to: &Endpoint, options: &SocketOptions) -> BoxFuture<'static, io::Result<BoxStream>>;
 }
 

@@ -9,7 +9,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 #[cfg(unix)]
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant as StdInstant;
 
 use ::smol::{Async, Executor, Timer};
@@ -27,7 +27,8 @@ use crate::Instant;
 /// Host names are looked up on smol's pool of blocking threads. On systems other than Unix, [`Endpoint::Unix`] is
 /// refused as unsupported.
 pub struct Smol {
-    executor: Option<Arc<Executor<'static>>>,
+    /// Not kept alive from here: its tasks hold the pool, and the pool holds this.
+    executor: Option<Weak<Executor<'static>>>,
     clock: Clock,
     random: Random,
 }
@@ -45,12 +46,12 @@ impl Smol {
 
     /// Background tasks run on `executor`.
     ///
-    /// Somebody has to run it ([`Executor::run`]) for as long as the pool lives: on one that stands still, nothing is
-    /// connected and nothing cleaned up.
+    /// Somebody has to keep it and run it ([`Executor::run`]) for as long as the pool lives: on one that stands still,
+    /// nothing is connected and nothing cleaned up. When it is dropped, the pool's tasks and connections go with it.
     #[must_use]
-    pub fn with_executor(executor: Arc<Executor<'static>>) -> Self {
+    pub fn with_executor(executor: &Arc<Executor<'static>>) -> Self {
         Self {
-            executor: Some(executor),
+            executor: Some(Arc::downgrade(executor)),
             clock: Clock::new(),
             random: Random::new(),
         }
@@ -75,7 +76,11 @@ impl fmt::Debug for Smol {
 impl Runtime for Smol {
     fn spawn(&self, task: BoxFuture<'static, ()>) {
         match &self.executor {
-            Some(executor) => executor.spawn(task).detach(),
+            // Of an executor that is gone, nobody runs tasks any more.
+            Some(executor) => match executor.upgrade() {
+                Some(executor) => executor.spawn(task).detach(),
+                None => drop(task),
+            },
             None => ::smol::spawn(task).detach(),
         }
     }

@@ -9,6 +9,8 @@ use crate::sql::{Token, tokens};
 pub(crate) enum Reach {
     /// Anything: it calls something unknown, or has an INTO that may create a table.
     Anything,
+    /// Anything, and it may commit on its way and go on in a transaction of another mode: CALL and DO.
+    Commits,
     /// Nothing, if its command tag is SELECT, INSERT, UPDATE or DELETE.
     Nothing,
 }
@@ -273,6 +275,11 @@ const HARMLESS: &[&str] = &[
 /// starts with a plain verb. Triggers, rules, views, operators and casts that call functions cannot be seen here; that
 /// is a documented limit.
 pub(crate) fn reach(sql: &str) -> Reach {
+    if let Some(Token::Word(verb)) = tokens(sql).next()
+        && ["call", "do"].iter().any(|commits| verb.eq_ignore_ascii_case(commits))
+    {
+        return Reach::Commits;
+    }
     let mut state = Scan::default();
     for token in tokens(sql) {
         if !state.harmless(token) {
@@ -364,6 +371,13 @@ mod tests {
             "SELECT '; SELECT set_config(1)' -- into\n",
         ] {
             assert_eq!(reach(sql), Reach::Nothing, "{sql}");
+        }
+    }
+
+    #[test]
+    fn procedures_may_commit() {
+        for sql in ["CALL p()", "/* a */ do $$ BEGIN END $$", "-- b\n Call p(1)"] {
+            assert_eq!(reach(sql), Reach::Commits, "{sql}");
         }
     }
 

@@ -71,7 +71,7 @@ pub(crate) async fn dial(runtime: &Arc<dyn Runtime>, plan: &DialPlan) -> Result<
         Arc::clone(runtime),
         address,
         (pid, key),
-        plan.settings.clone(),
+        plan.settings,
     );
     Ok((session, Driver::new(connection, inbox, ending)))
 }

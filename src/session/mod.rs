@@ -62,6 +62,8 @@ pub(crate) enum Mode {
     Template,
     /// `default_transaction_read_only = on`.
     ReadOnly,
+    /// The same, inside BEGIN READ ONLY and COMMIT: for what could otherwise commit and go on in another mode.
+    ReadOnlyBlock,
 }
 
 /// One session. The last clone of the `Arc` closes it politely.
@@ -226,10 +228,12 @@ impl Session {
             return Verdict::Broken;
         }
         let dropped = self.in_flight.load(Ordering::Acquire) + self.preparing.load(Ordering::Acquire) != 0;
+        // A cancel request may have hit the very statement that sets the session's mode.
+        let unsure = dropped || marks & mark::RAW != 0;
         let need = Need {
             cancel: dropped,
-            drain: dropped || marks & mark::RAW != 0 || !brief.is_settled(),
-            clean_up: marks & mark::DIRTY != 0,
+            drain: unsure || !brief.is_settled(),
+            clean_up: unsure || marks & mark::DIRTY != 0,
         };
         if need == Need::default() {
             Verdict::Clean

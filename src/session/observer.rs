@@ -79,6 +79,20 @@ pub(crate) struct Facts {
     pub(crate) written: u64,
     /// Cancelled statements seen (SQLSTATE 57014).
     pub(crate) cancelled: u64,
+    /// ParseComplete messages seen, and Parse messages written that name no statement.
+    pub(crate) parsed: (u64, u64),
+    /// CloseComplete messages seen, for statements and portals.
+    pub(crate) closed: u64,
+}
+
+impl Facts {
+    /// The least number of statements prepared over the protocol that the server must still have.
+    ///
+    /// Exact as long as nobody closes portals, which tokio-postgres does only for a `Transaction`.
+    pub(crate) fn statements(&self) -> usize {
+        let named = self.parsed.0.saturating_sub(self.parsed.1);
+        usize::try_from(named.saturating_sub(self.closed)).unwrap_or(usize::MAX)
+    }
 }
 
 /// Follows both directions of one connection.
@@ -128,17 +142,17 @@ impl Observer {
             let header = if self.started { 5 } else { 4 };
             let mut frame = std::mem::take(&mut self.outbound);
             let complete = frame.take_header(&mut bytes, header, &mut self.facts.confused)
-                && frame.take_payload(&mut bytes, false);
+                && frame.take_payload(&mut bytes, self.started && frame.header[0] == b'P');
             if complete {
                 let tag = if self.started { frame.header[0] } else { 0 };
-                self.frontend_message(tag);
+                self.frontend_message(tag, &frame.kept);
                 frame.reset();
             }
             self.outbound = frame;
         }
     }
 
-    fn frontend_message(&mut self, tag: u8) {
+    fn frontend_message(&mut self, tag: u8, payload: &[u8]) {
         match tag {
             0 => {
                 self.started = true;
@@ -146,6 +160,7 @@ impl Observer {
             }
             b'Q' | b'F' => self.push(Request::Whole),
             b'S' => self.push(Request::Sync),
+            b'P' if payload.first() == Some(&0) => self.facts.parsed.1 += 1,
             b'c' | b'f' => self.facts.in_copy = false,
             _ => {}
         }
@@ -163,6 +178,8 @@ impl Observer {
     fn backend_message(&mut self, tag: u8, payload: &[u8]) {
         match tag {
             b'Z' => self.ready_for_query(payload),
+            b'1' => self.facts.parsed.0 += 1,
+            b'3' => self.facts.closed += 1,
             b'C' => self.command_complete(payload),
             b'S' => self.parameter_status(payload),
             b'E' | b'N' => self.report(payload),
@@ -403,6 +420,18 @@ mod tests {
         refused.outbound(&dropped);
         refused.inbound(&[message(b'E', b"SERROR\0C42501\0\0"), message(b'Z', b"I")].concat());
         assert_eq!(refused.facts().outstanding, 1, "the second Sync is answered, too");
+    }
+
+    #[test]
+    fn statements_on_the_server_are_counted() {
+        let mut observer = started();
+        observer.outbound(&[message(b'P', b"s0\0SELECT 1\0\0\0"), message(b'P', b"\0SELECT 1\0\0\0")].concat());
+        observer.inbound(&[message(b'1', b""), message(b'1', b"")].concat());
+        observer.outbound(&message(b'P', b"s1\0nonsense\0\0\0"));
+        observer.inbound(&message(b'E', b"SERROR\0C42601\0\0"));
+        assert_eq!(observer.facts().statements(), 1);
+        observer.inbound(&message(b'3', b""));
+        assert_eq!(observer.facts().statements(), 0);
     }
 
     #[test]

@@ -40,6 +40,12 @@ pub(crate) struct Flight {
     session: Arc<Session>,
 }
 
+/// Around the first poll of a request, in which the caller's values are encoded and may panic.
+struct Encoding<'a> {
+    session: &'a Session,
+    done: bool,
+}
+
 /// A request on its way into the session; made by [`Session::request`].
 struct Entering<'a, F> {
     session: &'a Arc<Session>,
@@ -100,7 +106,7 @@ impl Session {
     ///
     /// The server's own report is believed where there is one (14 and later); without it the setting is sent each time.
     fn ensure_mode(&self, mode: Mode) {
-        let read_only = mode == Mode::ReadOnly;
+        let read_only = mode != Mode::Template;
         let asked = self.asked_read_only.load(Ordering::Acquire);
         let reported = self.observed.brief().read_only();
         let sure = match reported {
@@ -113,7 +119,7 @@ impl Session {
             return;
         }
         let sql = match mode {
-            Mode::ReadOnly => "SET default_transaction_read_only = on",
+            Mode::ReadOnly | Mode::ReadOnlyBlock => "SET default_transaction_read_only = on",
             Mode::Template => "RESET default_transaction_read_only",
         };
         self.asked_read_only.store(read_only, Ordering::Release);
@@ -124,6 +130,12 @@ impl Session {
     fn queue<T>(&self, request: impl Future<Output = T>) {
         let mut request = std::pin::pin!(request);
         let _ = request.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    }
+
+    /// A value that panicked while it was encoded has left half a request in tokio-postgres's buffer, where it would go out
+    /// ahead of the next one. A text that cannot be sent clears the buffer.
+    pub(super) fn forget_half_requests(&self) {
+        self.queue(self.client.batch_execute("\0"));
     }
 
     /// Brings the session into the template's mode at once, for requests this library does not see.
@@ -214,6 +226,14 @@ impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Future for Enterin
     }
 }
 
+impl Drop for Encoding<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.session.forget_half_requests();
+        }
+    }
+}
+
 impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Entering<'_, F> {
     /// The first poll, under the fence: what it queues is in the session before the ticket can be voided.
     fn enter(&mut self, cx: &mut Context<'_>) -> Result<Poll<F::Output>, Failure> {
@@ -222,9 +242,22 @@ impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Entering<'_, F> {
         };
         self.written_before = self.session.observed.facts().written;
         self.session.ensure_mode(self.mode);
+        let block = self.mode == Mode::ReadOnlyBlock;
+        if block {
+            self.session.queue(self.session.client.batch_execute("BEGIN READ ONLY"));
+        }
         self.session.in_flight.fetch_add(1, Ordering::AcqRel);
         self.session.marks.fetch_or(mark::USED, Ordering::AcqRel);
+        let mut encoding = Encoding {
+            session: self.session,
+            done: false,
+        };
         let polled = self.request.as_mut().poll(cx);
+        encoding.done = true;
+        if block {
+            // Nothing hangs on its answer: nothing can have changed.
+            self.session.queue(self.session.client.batch_execute("COMMIT"));
+        }
         // Stays false when the request ended here: nothing can have come back yet.
         self.entered = polled.is_pending();
         drop(admitted);

@@ -54,10 +54,6 @@ impl StatementCache {
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.entries
-    }
-
     pub(crate) fn get(&mut self, sql: &str) -> Option<Prepared> {
         self.clock += 1;
         let entry = self

@@ -40,6 +40,8 @@ pub(crate) struct Tap {
     observed: Observed,
     /// Reads in a row that found bytes.
     reads: u32,
+    /// Our end is closed.
+    is_shut: bool,
 }
 
 /// So many reads in a row, then everybody else has a turn: tokio-postgres reads on for as long as there are bytes, and a
@@ -129,6 +131,7 @@ impl Tap {
                 stream,
                 observed: observed.clone(),
                 reads: 0,
+                is_shut: false,
             },
             observed,
         )
@@ -171,7 +174,15 @@ impl AsyncWrite for Tap {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_close(cx)
+        let this = &mut *self;
+        if !this.is_shut {
+            ready!(Pin::new(&mut this.stream).poll_close(cx))?;
+            this.is_shut = true;
+        }
+        // The server's end closes when its process is gone: until then the session counts, at the server and in the pool.
+        let mut rest = [0; 64];
+        while let Ok(1..) = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut rest)) {}
+        Poll::Ready(Ok(()))
     }
 }
 
