@@ -42,6 +42,8 @@
 //!
 //! Limits: what triggers, rules, views, user-defined operators and casts leave behind in a session after a single statement
 //! cannot be seen from its text; run such statements on a [`Lease`], which is always cleaned up in full.
+//! Passwords and parameter values are kept out of everything this library says, and out of what tokio-postgres logs for it;
+//! statement texts are not: this library shows them in `tracing` at trace level, tokio-postgres in `log` at debug level.
 
 #![forbid(unsafe_code)]
 

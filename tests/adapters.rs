@@ -45,7 +45,7 @@ fn smol_global(check: Check) {
 #[cfg(feature = "smol")]
 fn smol_own_executor(check: Check) {
     let executor = Arc::new(smol::Executor::new());
-    let runtime = gdbpool::Smol::with_executor(Arc::clone(&executor));
+    let runtime = gdbpool::Smol::with_executor(&executor);
     smol::block_on(executor.run(check(Arc::new(runtime))));
 }
 

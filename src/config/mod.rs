@@ -102,7 +102,7 @@ impl PoolConfig {
             cancel_after: Duration::from_millis(1),
             cancel_grace: Duration::from_millis(500),
             close_timeout: Duration::from_secs(2),
-            interaction_timeout: None,
+            interaction_timeout: Some(Duration::from_secs(3_600)),
             backoff: (Duration::from_millis(100), Duration::from_secs(10)),
             statement_cache: (256, 1 << 20),
             settings: Vec::new(),
@@ -253,8 +253,8 @@ impl PoolConfig {
         self
     }
 
-    /// How long an interaction may take, checkout included, unless it says otherwise. At least 1 ms; default `None`: only
-    /// the checkout is bounded.
+    /// How long an interaction may take, checkout included, unless it says otherwise. At least 1 ms; default 1 hour, so that
+    /// a peer that fell silent does not hold its caller for ever; `None` bounds only the checkout.
     #[must_use]
     pub fn interaction_timeout(mut self, span: Option<Duration>) -> Self {
         self.interaction_timeout = span;

@@ -12,6 +12,7 @@ pub use self::timeout::{CheckoutReport, Holder, TimeoutCause};
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_postgres::error::{DbError, SqlState};
 
@@ -27,6 +28,7 @@ struct Inner {
     phase: Phase,
     pool: Option<Arc<str>>,
     pid: Option<i32>,
+    spent: Vec<(Phase, Duration)>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -109,6 +111,7 @@ impl Error {
             phase,
             pool: None,
             pid: None,
+            spent: Vec::new(),
             source: None,
         }))
     }
@@ -135,6 +138,12 @@ impl Error {
         self
     }
 
+    #[must_use]
+    pub(crate) fn with_spent(mut self, spent: Vec<(Phase, Duration)>) -> Self {
+        self.0.spent = spent;
+        self
+    }
+
     /// What happened.
     #[must_use]
     pub fn kind(&self) -> &ErrorKind {
@@ -151,6 +160,13 @@ impl Error {
     #[must_use]
     pub fn phase(&self) -> Phase {
         self.0.phase
+    }
+
+    /// What a call whose deadline passed, or that was cancelled, had spent its time on, phase by phase, over all its tries.
+    /// Empty for other errors, and when nothing had begun; a checkout has it in its [`CheckoutReport`].
+    #[must_use]
+    pub fn spent(&self) -> &[(Phase, Duration)] {
+        &self.0.spent
     }
 
     /// The name of the pool, once one was chosen.
@@ -237,6 +253,9 @@ impl fmt::Display for Error {
             }
             ErrorKind::Timeout => f.write_str("the deadline passed")?,
         }
+        for (at, (phase, span)) in self.0.spent.iter().enumerate() {
+            write!(f, "{} {span:?} {phase}", if at == 0 { ":" } else { "," })?;
+        }
         if let Some(pid) = self.0.pid {
             write!(f, " (backend {pid})")?;
         }
@@ -277,6 +296,7 @@ impl fmt::Debug for Error {
             .field("phase", &self.0.phase)
             .field("pool", &self.0.pool)
             .field("backend_pid", &self.0.pid)
+            .field("spent", &self.0.spent)
             .field("source", &self.0.source)
             .finish()
     }

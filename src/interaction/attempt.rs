@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::panic::Location;
 use std::pin::pin;
+use std::time::Duration;
 
 use futures_util::future::{Either, select};
 
@@ -55,10 +56,10 @@ impl Stop {
 pub(super) async fn collect(order: &Order<'_>, keep: Keep) -> Result<Answer, Error> {
     let mut tries = Tries::default();
     loop {
-        let (pool, deadline) = order.prepare()?;
+        let pool = order.prepare(&mut tries)?;
         let result = async {
-            let lease = order.check_out(&pool, deadline).await?;
-            run_on(order, &lease, &pool, deadline, keep).await
+            let lease = order.check_out(&pool, &mut tries).await?;
+            run_on(order, &lease, &pool, &mut tries, keep).await
         };
         match result.await {
             Ok(answer) => return Ok(answer),
@@ -71,16 +72,16 @@ pub(super) async fn collect(order: &Order<'_>, keep: Keep) -> Result<Answer, Err
 pub(super) async fn stream(order: &Order<'_>) -> Result<RowStream, Error> {
     let mut tries = Tries::default();
     loop {
-        let (pool, deadline) = order.prepare()?;
+        let pool = order.prepare(&mut tries)?;
         let result = async {
-            let lease = order.check_out(&pool, deadline).await?;
-            let begun = async {
-                let ready = order.ready(&lease).await?;
-                let (rows, flight) = ready.start(&lease).await?;
-                Ok((rows, flight, ready.statement().clone()))
-            };
-            let begun = order.within(&lease, deadline, Phase::Executing, begun).await;
-            let (rows, flight, statement) = begun.inspect_err(|error| forget_stale(&lease, &order.sql, error))?;
+            let lease = order.check_out(&pool, &mut tries).await?;
+            let ready = order.ready(&lease);
+            let ready = order.within(&lease, &mut tries, Phase::Preparing, ready).await?;
+            let begun = ready.start(&lease);
+            let begun = order.within(&lease, &mut tries, Phase::Executing, begun).await;
+            let (rows, flight) = begun.inspect_err(|error| forget_stale(&lease, &order.sql, error))?;
+            let statement = ready.statement().clone();
+            drop(ready);
             Ok(RowStream::new(lease, rows, flight, statement, order.access))
         };
         match result.await {
@@ -90,12 +91,33 @@ pub(super) async fn stream(order: &Order<'_>) -> Result<RowStream, Error> {
     }
 }
 
+/// One call's way through its tries.
 #[derive(Debug, Default)]
 struct Tries {
     made: usize,
+    /// Fixed by the first try, for all of them.
+    deadline: Option<Instant>,
+    /// When the present phase began. `None` for a call that cannot be stopped, which looks at no clock.
+    since: Option<Instant>,
+    spent: Vec<(Phase, Duration)>,
 }
 
 impl Tries {
+    /// A phase is over.
+    fn lap(&mut self, order: &Order<'_>, phase: Phase) {
+        if let Some(since) = self.since {
+            let now = order.db.runtime().now();
+            self.spent.push((phase, now - since));
+            self.since = Some(now);
+        }
+    }
+
+    /// The error of a call that was stopped in `phase`.
+    fn stopped(&mut self, order: &Order<'_>, stop: Stop, outcome: Outcome, phase: Phase) -> Error {
+        self.lap(order, phase);
+        stop.error(outcome, phase).with_spent(std::mem::take(&mut self.spent))
+    }
+
     /// Lets the loop go round again, or gives the error to the caller.
     fn after(&mut self, order: &Order<'_>, error: Error) -> Result<(), Error> {
         let lost = matches!(error.kind(), ErrorKind::Lost);
@@ -117,33 +139,33 @@ async fn run_on(
     order: &Order<'_>,
     lease: &Lease,
     pool: &ConnectionPool,
-    deadline: Option<Instant>,
+    tries: &mut Tries,
     keep: Keep,
 ) -> Result<Answer, Error> {
-    let ready = order
-        .within(lease, deadline, Phase::Preparing, order.ready(lease))
-        .await?;
+    let ready = order.within(lease, tries, Phase::Preparing, order.ready(lease)).await?;
     let mut running = pin!(ready.run(lease, keep));
-    let stop = match select(running.as_mut(), pin!(order.stopped(lease, deadline))).await {
+    let stop = match select(running.as_mut(), pin!(order.stopped(lease, tries.deadline))).await {
         Either::Left((answer, _)) => return answer.inspect_err(|error| forget_stale(lease, &order.sql, error)),
         Either::Right((stop, _)) => stop,
     };
     if order.access == Access::Read {
         // Nothing can have changed; the session is cancelled and settled after the lease.
-        return Err(statement::on(lease, stop.error(Outcome::RolledBack, Phase::Executing)));
+        let error = tries.stopped(order, stop, Outcome::RolledBack, Phase::Executing);
+        return Err(statement::on(lease, error));
     }
     let grace = pool.runtime().now() + pool.config().cancel_grace;
     let mut answer = None;
     // Both are waited for: a cancel request that is still under way when the session goes back costs the session.
     let both = futures_util::future::join(lease.session().cancel(), async { answer = Some(running.await) });
     lease.limit(grace, both).await;
+    let mut stopped = |outcome| statement::on(lease, tries.stopped(order, stop, outcome, Phase::Executing));
     match answer {
         Some(Ok(answer)) => Ok(answer),
         Some(Err(error)) if error.outcome() == Outcome::RolledBack => {
-            Err(statement::on(lease, stop.error(Outcome::RolledBack, Phase::Executing)).with_source(error))
+            Err(stopped(Outcome::RolledBack).with_source(error))
         }
         Some(Err(error)) => Err(error),
-        None => Err(statement::on(lease, stop.error(Outcome::Unknown, Phase::Executing))),
+        None => Err(stopped(Outcome::Unknown)),
     }
 }
 
@@ -155,36 +177,41 @@ fn forget_stale(lease: &Lease, sql: &str, error: &Error) {
 
 impl Order<'_> {
     /// Looks the order over, and finds its pool and its deadline.
-    fn prepare(&self) -> Result<(ConnectionPool, Option<Instant>), Error> {
+    fn prepare(&self, tries: &mut Tries) -> Result<ConnectionPool, Error> {
         self.parameters.check_form()?;
         statement::check_text(&self.sql)?;
         if self.cancel.is_some_and(Cancel::is_cancelled) {
-            return Err(Stop::Cancelled.error(Outcome::NotExecuted, Phase::Checking));
+            return Err(tries.stopped(self, Stop::Cancelled, Outcome::NotExecuted, Phase::Checking));
         }
         let pool = self.db.choose(self.access, self.pool)?;
-        let deadline = self.deadline.or_else(|| {
-            let span = pool.config().interaction_timeout?;
-            Some(pool.runtime().now() + span)
-        });
-        if deadline.is_some_and(|deadline| deadline <= pool.runtime().now()) {
-            let error = Stop::TimedOut.error(Outcome::NotExecuted, Phase::Checking);
+        let span = pool.config().interaction_timeout;
+        if self.deadline.is_none() && span.is_none() && self.cancel.is_none() {
+            return Ok(pool);
+        }
+        let now = pool.runtime().now();
+        tries.since.get_or_insert(now);
+        tries.deadline = tries.deadline.or(self.deadline).or_else(|| Some(now + span?));
+        if tries.deadline.is_some_and(|deadline| deadline <= now) {
+            let error = tries.stopped(self, Stop::TimedOut, Outcome::NotExecuted, Phase::Checking);
             return Err(error.with_pool(&pool.config().name));
         }
-        Ok((pool, deadline))
+        Ok(pool)
     }
 
-    async fn check_out(&self, pool: &ConnectionPool, deadline: Option<Instant>) -> Result<Lease, Error> {
-        let Some(cancel) = self.cancel else {
-            return pool.checkout_until(self.at, deadline).await;
+    async fn check_out(&self, pool: &ConnectionPool, tries: &mut Tries) -> Result<Lease, Error> {
+        let checkout = pool.checkout_until(self.at, tries.deadline);
+        let lease = match self.cancel {
+            None => checkout.await?,
+            Some(cancel) => match select(pin!(checkout), pin!(cancel.cancelled())).await {
+                Either::Left((lease, _)) => lease?,
+                Either::Right(_) => {
+                    let error = tries.stopped(self, Stop::Cancelled, Outcome::NotExecuted, Phase::Queued);
+                    return Err(error.with_pool(&pool.config().name));
+                }
+            },
         };
-        let checkout = pin!(pool.checkout_until(self.at, deadline));
-        match select(checkout, pin!(cancel.cancelled())).await {
-            Either::Left((lease, _)) => lease,
-            Either::Right(_) => {
-                let error = Stop::Cancelled.error(Outcome::NotExecuted, Phase::Queued);
-                Err(error.with_pool(&pool.config().name))
-            }
-        }
+        tries.lap(self, Phase::Queued);
+        Ok(lease)
     }
 
     async fn ready(&self, lease: &Lease) -> Result<Ready<'_>, Error> {
@@ -195,19 +222,22 @@ impl Order<'_> {
     async fn within<T>(
         &self,
         lease: &Lease,
-        deadline: Option<Instant>,
+        tries: &mut Tries,
         phase: Phase,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        match select(pin!(work), pin!(self.stopped(lease, deadline))).await {
-            Either::Left((done, _)) => done,
+        match select(pin!(work), pin!(self.stopped(lease, tries.deadline))).await {
+            Either::Left((done, _)) => {
+                tries.lap(self, phase);
+                done
+            }
             Either::Right((stop, _)) => {
                 let outcome = match (phase, self.access) {
                     (Phase::Preparing, _) => Outcome::NotExecuted,
                     (_, Access::Read) => Outcome::RolledBack,
                     (_, Access::Write) => Outcome::Unknown,
                 };
-                Err(statement::on(lease, stop.error(outcome, phase)))
+                Err(statement::on(lease, tries.stopped(self, stop, outcome, phase)))
             }
         }
     }

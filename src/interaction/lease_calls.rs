@@ -163,8 +163,9 @@ impl Lease {
 
     /// The client underneath, for libraries that want one.
     ///
-    /// What is done with it is not seen by this library: the full clean-up follows the lease, the fence does not hold, and
-    /// a [`CancelToken`](tokio_postgres::CancelToken) taken from it may, if kept, stop a later borrower's statement.
+    /// What is done with it is not seen by this library: the full clean-up follows the lease, the fence does not hold,
+    /// a [`CancelToken`](tokio_postgres::CancelToken) taken from it may, if kept, stop a later borrower's statement, and
+    /// values given to it show in what tokio-postgres logs at debug level.
     #[must_use]
     pub fn raw(&self) -> &Client {
         let session = self.session();

@@ -4,13 +4,11 @@
 //! its session back by type. It holds no policy: the ledger says who is next.
 
 use std::fmt;
-use std::future::poll_fn;
 use std::panic::Location;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
-
-use futures_core::Stream as _;
 
 use super::handoff::{Delivery, HandOff};
 use super::lease::Lease;
@@ -23,9 +21,9 @@ use crate::session::{Mode, Session};
 
 /// A session on its way to a caller. Dropped on the way, it goes to the next one.
 pub(super) struct Granted {
-    pool: Arc<Shared>,
+    /// Empty once accepted.
+    goods: Option<(Arc<Shared>, Arc<Session>)>,
     slot: SlotId,
-    session: Option<Arc<Session>>,
     ping: bool,
 }
 
@@ -37,34 +35,57 @@ struct Place<'a> {
 }
 
 /// What a checkout has spent its time on so far.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Spent {
     pub(super) queued: Duration,
     pub(super) validating: Duration,
     /// Callers that were still before this one when it gave up.
     pub(super) ahead: u32,
+    /// When the present phase began.
+    since: Instant,
+}
+
+impl Spent {
+    fn since(now: Instant) -> Self {
+        Self {
+            queued: Duration::ZERO,
+            validating: Duration::ZERO,
+            ahead: 0,
+            since: now,
+        }
+    }
+
+    fn queued_until(&mut self, now: Instant) {
+        self.queued += now - self.since;
+        self.since = now;
+    }
+
+    fn validating_until(&mut self, now: Instant) {
+        self.validating += now - self.since;
+        self.since = now;
+    }
 }
 
 impl Granted {
     pub(super) fn new(pool: &Arc<Shared>, slot: SlotId, session: Arc<Session>, ping: bool) -> Self {
         Self {
-            pool: Arc::clone(pool),
+            goods: Some((Arc::clone(pool), session)),
             slot,
-            session: Some(session),
             ping,
         }
     }
 
-    fn accept(mut self) -> Option<Lease> {
-        let session = self.session.take()?;
-        Some(Lease::new(Arc::clone(&self.pool), self.slot, session))
+    /// The lease, which takes the channel it came through back to the shelf.
+    fn accept(mut self, hand_off: Option<HandOff>) -> Option<Lease> {
+        let (pool, session) = self.goods.take()?;
+        Some(Lease::new(pool, self.slot, session, hand_off))
     }
 }
 
 impl Drop for Granted {
     fn drop(&mut self) {
-        if let Some(session) = self.session.take() {
-            self.pool.pass_on(self.slot, session);
+        if let Some((pool, session)) = self.goods.take() {
+            pool.pass_on(self.slot, session);
         }
     }
 }
@@ -85,6 +106,18 @@ impl Drop for Place<'_> {
     }
 }
 
+/// The wait for the delivery.
+impl Future for Place<'_> {
+    type Output = Delivery;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Delivery> {
+        match &self.hand_off {
+            Some(hand_off) => hand_off.poll(cx),
+            None => Poll::Ready(Delivery::Closed),
+        }
+    }
+}
+
 /// Takes a session from the pool, waiting until `deadline` at the latest.
 pub(super) async fn checkout(
     pool: &Arc<Shared>,
@@ -93,25 +126,23 @@ pub(super) async fn checkout(
 ) -> Result<Lease, Error> {
     let mut asked = match ask(pool, at) {
         Asked::Session(granted) if !granted.ping => {
-            return granted.accept().ok_or_else(|| refused(pool, Refusal::Closed));
+            return granted.accept(None).ok_or_else(|| refused(pool, Refusal::Closed));
         }
         other => other,
     };
-    let started = pool.runtime.now();
-    let longest = started + pool.config.checkout_timeout;
+    let mut spent = Spent::since(pool.now_for(pool.config.checkout_timeout));
+    let longest = spent.since + pool.config.checkout_timeout;
     let deadline = deadline.map_or(longest, |deadline| deadline.min(longest));
-    let mut spent = Spent::default();
     loop {
-        let granted = match asked {
-            Asked::Session(granted) => granted,
+        let (granted, hand_off) = match asked {
+            Asked::Session(granted) => (granted, None),
             Asked::Wait(mut place) => {
-                let waiting_since = pool.runtime.now();
-                let delivery = pool.deadlines.limit(deadline, receive(&mut place)).await;
-                spent.queued += pool.runtime.now() - waiting_since;
+                let delivery = pool.deadlines.limit_pinned(deadline, Pin::new(&mut place)).await;
                 match delivery {
-                    Ok(Delivery::Session(granted)) => granted,
+                    Ok(Delivery::Session(granted)) => (granted, place.hand_off.take()),
                     Ok(Delivery::Closed) => return Err(refused(pool, Refusal::Closed)),
                     Err(_) => {
+                        spent.queued_until(pool.runtime.now());
                         spent.ahead = pool.lock().ledger.ahead_of(place.waiter);
                         drop(place);
                         return Err(report::timed_out(pool, Phase::Queued, spent));
@@ -120,10 +151,15 @@ pub(super) async fn checkout(
             }
             Asked::Refused(why) => return Err(refused(pool, why)),
         };
-        if !granted.ping {
-            return granted.accept().ok_or_else(|| refused(pool, Refusal::Closed));
+        let ping = granted.ping;
+        let Some(lease) = granted.accept(hand_off) else {
+            return Err(refused(pool, Refusal::Closed));
+        };
+        if !ping {
+            return Ok(lease);
         }
-        asked = match validate(pool, granted, deadline, at, &mut spent).await? {
+        // Boxed, because it is rare and large: every checkout would carry, and move, the room for it.
+        asked = match Box::pin(validate(pool, lease, deadline, at, &mut spent)).await? {
             Ok(lease) => return Ok(lease),
             Err(next) => next,
         };
@@ -159,7 +195,7 @@ fn answered<'a>(pool: &'a Arc<Shared>, books: &mut Books, answer: Checkout) -> A
         },
         Checkout::Wait(waiter) => {
             let hand_off = books.shelf.take();
-            books.await_delivery(waiter, hand_off.sender());
+            books.await_delivery(waiter, hand_off.clone());
             Asked::Wait(Place {
                 pool,
                 waiter,
@@ -169,35 +205,19 @@ fn answered<'a>(pool: &'a Arc<Shared>, books: &mut Books, answer: Checkout) -> A
     }
 }
 
-/// Waits for the delivery; the place is given up when it is dropped before.
-async fn receive(place: &mut Place<'_>) -> Delivery {
-    let delivery = poll_fn(|cx| match &mut place.hand_off {
-        Some(hand_off) => hand_off.receiver.as_mut().poll_next(cx),
-        None => Poll::Ready(None),
-    })
-    .await;
-    if let Some(hand_off) = place.hand_off.take() {
-        place.pool.lock().shelf.put(hand_off);
-    }
-    delivery.unwrap_or(Delivery::Closed)
-}
-
 /// Asks an idle session for a sign of life. A dead one is closed, and the caller keeps its turn.
 async fn validate<'a>(
     pool: &'a Arc<Shared>,
-    granted: Granted,
+    lease: Lease,
     deadline: Instant,
     at: &'static Location<'static>,
     spent: &mut Spent,
 ) -> Result<Result<Lease, Asked<'a>>, Error> {
-    let Some(lease) = granted.accept() else {
-        return Err(refused(pool, Refusal::Closed));
-    };
-    let since = pool.runtime.now();
-    let limit = deadline.min(since + pool.config.ping_timeout);
+    spent.queued_until(pool.runtime.now());
+    let limit = deadline.min(spent.since + pool.config.ping_timeout);
     let answered = pool.deadlines.limit(limit, lease.ping()).await;
     let now = pool.runtime.now();
-    spent.validating += now - since;
+    spent.validating_until(now);
     match answered {
         Ok(Ok(())) => Ok(Ok(lease)),
         // The caller's time is up; the session is proved or given up by its settling.
@@ -207,9 +227,10 @@ async fn validate<'a>(
             Err(report::timed_out(pool, Phase::Validating, *spent))
         }
         Ok(Err(_)) | Err(_) => {
-            let (slot, session) = lease.take_apart();
+            let (slot, session, hand_off) = lease.take_apart();
             session.kill();
             let mut books = pool.lock();
+            books.shelf.take_back(hand_off);
             let (effects, answer) = books.ledger.revalidate(now, slot, at);
             let next = self::answered(pool, &mut books, answer);
             pool.carry_out(books, effects);

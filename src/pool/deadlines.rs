@@ -3,7 +3,6 @@
 //! An entry is made when a call first has to wait, so that calls which do not wait cost nothing. It decides nothing: a
 //! call that ran out of time drops its future.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,7 +16,10 @@ use crate::Instant;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Elapsed;
 
-/// Deadlines of calls that wait, soonest first. Bounded by the number of calls in progress.
+/// Deadlines of calls that wait. Bounded by the number of calls in progress.
+///
+/// A slab in no order: entries come and go with every call that waits, and are looked at as a whole only in upkeep's
+/// rounds.
 #[derive(Default)]
 pub(crate) struct Deadlines {
     table: Mutex<Table>,
@@ -27,17 +29,32 @@ pub(crate) struct Deadlines {
 
 #[derive(Default)]
 struct Table {
-    entries: BTreeMap<(Instant, u64), Waker>,
-    next: u64,
+    entries: Vec<Entry>,
+    vacant: Vec<usize>,
     /// When upkeep will look next, as far as it has said.
     served_at: Option<Instant>,
 }
 
-/// A future with an end; made by [`Deadlines::limit`].
-struct Limited<'a, F> {
+struct Entry {
+    at: Instant,
+    /// Grows when the entry is vacated, so that a stay that is over is not taken for another one.
+    generation: u64,
+    /// Empty while the entry is vacant.
+    waker: Option<Waker>,
+}
+
+/// One call's stay in the table.
+#[derive(Clone, Copy, Debug)]
+struct Stay {
+    index: usize,
+    generation: u64,
+}
+
+/// A future with an end; made by [`Deadlines::limit`] and [`Deadlines::limit_pinned`].
+pub(crate) struct Limited<'a, F> {
     deadlines: &'a Deadlines,
     at: Instant,
-    entry: Option<u64>,
+    stay: Option<Stay>,
     future: Pin<&'a mut F>,
 }
 
@@ -48,28 +65,28 @@ impl Deadlines {
 
     /// Runs `future` until `at` at the latest.
     pub(crate) async fn limit<F: Future>(&self, at: Instant, future: F) -> Result<F::Output, Elapsed> {
-        if at == Instant::FAR_FUTURE {
-            return Ok(future.await);
-        }
-        let future = std::pin::pin!(future);
+        self.limit_pinned(at, std::pin::pin!(future)).await
+    }
+
+    /// Like [`limit`](Self::limit), for a future that has its place already.
+    pub(crate) fn limit_pinned<'a, F>(&'a self, at: Instant, future: Pin<&'a mut F>) -> Limited<'a, F> {
         Limited {
             deadlines: self,
             at,
-            entry: None,
+            stay: None,
             future,
         }
-        .await
     }
 
-    /// Upkeep's round: wakes what ran out, and says when the next one does.
+    /// Upkeep's round: wakes what ran out, soonest first, and says when the next one does.
     pub(crate) fn serve(&self, now: Instant) -> Option<Instant> {
         let mut table = self.lock();
-        let later = table.entries.split_off(&(now, u64::MAX));
-        let out = std::mem::replace(&mut table.entries, later);
-        let next = table.entries.first_key_value().map(|((at, _), _)| *at);
+        let mut out = table.take_due(now);
+        let next = table.first();
         table.served_at = None;
         drop(table);
-        out.into_values().for_each(Waker::wake);
+        out.sort_by_key(|(at, _)| *at);
+        out.into_iter().for_each(|(_, waker)| waker.wake());
         next
     }
 
@@ -77,10 +94,61 @@ impl Deadlines {
     pub(crate) fn rest_until(&self, at: Instant) -> bool {
         let mut table = self.lock();
         table.served_at = Some(at);
-        table
-            .entries
-            .first_key_value()
-            .is_none_or(|((first, _), _)| *first >= at)
+        table.first().is_none_or(|first| first >= at)
+    }
+}
+
+impl Table {
+    fn enter(&mut self, at: Instant, waker: Waker) -> Stay {
+        let index = self.vacant.pop().unwrap_or(self.entries.len());
+        if index == self.entries.len() {
+            self.entries.push(Entry {
+                at,
+                generation: 0,
+                waker: None,
+            });
+        }
+        let entry = &mut self.entries[index];
+        entry.at = at;
+        entry.waker = Some(waker);
+        Stay {
+            index,
+            generation: entry.generation,
+        }
+    }
+
+    /// The entry of a stay that is not over.
+    fn find(&mut self, stay: Stay) -> Option<&mut Entry> {
+        self.entries
+            .get_mut(stay.index)
+            .filter(|entry| entry.generation == stay.generation)
+    }
+
+    fn leave(&mut self, stay: Stay) -> Option<Waker> {
+        let entry = self.find(stay)?;
+        entry.generation += 1;
+        let waker = entry.waker.take();
+        self.vacant.push(stay.index);
+        waker
+    }
+
+    fn take_due(&mut self, now: Instant) -> Vec<(Instant, Waker)> {
+        let mut out = Vec::new();
+        for (index, entry) in self.entries.iter_mut().enumerate() {
+            if entry.at <= now
+                && let Some(waker) = entry.waker.take()
+            {
+                entry.generation += 1;
+                self.vacant.push(index);
+                out.push((entry.at, waker));
+            }
+        }
+        out
+    }
+
+    fn first(&self) -> Option<Instant> {
+        let taken = self.entries.iter().filter(|entry| entry.waker.is_some());
+        taken.map(|entry| entry.at).min()
     }
 }
 
@@ -92,20 +160,23 @@ impl<F: Future> Future for Limited<'_, F> {
         if let Poll::Ready(output) = this.future.as_mut().poll(cx) {
             return Poll::Ready(Ok(output));
         }
+        if this.at == Instant::FAR_FUTURE {
+            return Poll::Pending;
+        }
         let mut table = this.deadlines.lock();
-        match this.entry {
-            Some(id) => match table.entries.get_mut(&(this.at, id)) {
-                Some(waker) => waker.clone_from(cx.waker()),
+        match this.stay {
+            Some(stay) => match table.find(stay) {
+                Some(entry) => match &mut entry.waker {
+                    Some(waker) => waker.clone_from(cx.waker()),
+                    vacant => *vacant = Some(cx.waker().clone()),
+                },
                 None => {
-                    this.entry = None;
+                    this.stay = None;
                     return Poll::Ready(Err(Elapsed));
                 }
             },
             None => {
-                let id = table.next;
-                table.next += 1;
-                table.entries.insert((this.at, id), cx.waker().clone());
-                this.entry = Some(id);
+                this.stay = Some(table.enter(this.at, cx.waker().clone()));
                 if table.served_at.is_some_and(|served| this.at < served) {
                     drop(table);
                     this.deadlines.wake.notify(1);
@@ -118,8 +189,10 @@ impl<F: Future> Future for Limited<'_, F> {
 
 impl<F> Drop for Limited<'_, F> {
     fn drop(&mut self) {
-        if let Some(id) = self.entry {
-            self.deadlines.lock().entries.remove(&(self.at, id));
+        if let Some(stay) = self.stay {
+            // A statement of its own: the waker is dropped after the lock.
+            let left = self.deadlines.lock().leave(stay);
+            drop(left);
         }
     }
 }
@@ -127,7 +200,74 @@ impl<F> Drop for Limited<'_, F> {
 impl fmt::Debug for Deadlines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Deadlines")
-            .field("entries", &self.lock().entries.len())
+            .field("first", &self.lock().first())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::pin::pin;
+
+    use futures_util::FutureExt as _;
+
+    use super::{Deadlines, Elapsed};
+    use crate::Instant;
+
+    const fn at(nanos: u64) -> Instant {
+        Instant::from_nanos(nanos)
+    }
+
+    #[test]
+    fn a_call_that_does_not_wait_is_not_entered() {
+        let deadlines = Deadlines::default();
+        assert_eq!(deadlines.limit(at(1), ready(7)).now_or_never(), Some(Ok(7)));
+        assert_eq!(deadlines.serve(at(0)), None);
+    }
+
+    #[test]
+    fn what_is_due_ends_and_the_rest_waits() {
+        let deadlines = Deadlines::default();
+        let mut early = pin!(deadlines.limit(at(10), pending::<()>()));
+        let mut late = pin!(deadlines.limit(at(20), pending::<()>()));
+        let mut never = pin!(deadlines.limit(Instant::FAR_FUTURE, pending::<()>()));
+        assert_eq!(late.as_mut().now_or_never(), None);
+        assert_eq!(early.as_mut().now_or_never(), None);
+        assert_eq!(never.as_mut().now_or_never(), None);
+        assert_eq!(deadlines.serve(at(9)), Some(at(10)));
+        assert_eq!(early.as_mut().now_or_never(), None);
+        assert_eq!(deadlines.serve(at(10)), Some(at(20)));
+        assert_eq!(early.as_mut().now_or_never(), Some(Err(Elapsed)));
+        assert_eq!(late.as_mut().now_or_never(), None);
+        assert_eq!(deadlines.serve(at(20)), None);
+        assert_eq!(late.as_mut().now_or_never(), Some(Err(Elapsed)));
+        assert_eq!(never.as_mut().now_or_never(), None);
+    }
+
+    #[test]
+    fn a_stay_that_is_over_is_not_taken_for_the_next_one_in_its_place() {
+        let deadlines = Deadlines::default();
+        let mut first = Box::pin(deadlines.limit(at(10), pending::<()>()));
+        assert_eq!(first.as_mut().now_or_never(), None);
+        assert_eq!(deadlines.serve(at(10)), None);
+        let mut second = pin!(deadlines.limit(at(20), pending::<()>()));
+        assert_eq!(second.as_mut().now_or_never(), None);
+        // The first one is woken late, or dropped unread: the second one's entry stays.
+        drop(first);
+        assert_eq!(deadlines.serve(at(15)), Some(at(20)));
+        assert_eq!(second.as_mut().now_or_never(), None);
+        assert_eq!(deadlines.lock().entries.len(), 1, "the place is used again");
+    }
+
+    #[test]
+    fn upkeep_looks_again_when_an_earlier_deadline_came_in() {
+        let deadlines = Deadlines::default();
+        assert!(deadlines.rest_until(at(50)));
+        let woken = deadlines.wake.listen();
+        let mut call = pin!(deadlines.limit(at(40), pending::<()>()));
+        assert_eq!(call.as_mut().now_or_never(), None);
+        assert_eq!(woken.now_or_never(), Some(()));
+        assert!(!deadlines.rest_until(at(50)));
     }
 }

@@ -4,9 +4,11 @@
 //! send; else it is dropped, and what is in it goes back to the pool by its own guard.
 
 use std::fmt;
-use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use async_channel::{Receiver, Sender};
+use futures_util::task::AtomicWaker;
 
 use super::checkout::Granted;
 
@@ -19,13 +21,21 @@ pub(super) enum Delivery {
     Session(Granted),
 }
 
-/// Both ends of a one-place channel; the waiter keeps the receiving one.
+/// A one-place channel with one waiter, who has the other clone while a delivery is due.
+///
+/// The waiter registers its waker here and not with the channel, which would allocate a listener for each wait.
+#[derive(Clone)]
 pub(super) struct HandOff {
-    sender: Sender<Delivery>,
-    pub(super) receiver: Pin<Box<Receiver<Delivery>>>,
+    ends: Arc<Ends>,
 }
 
-/// Channels between uses. Bounded by the most waiters there were at once.
+struct Ends {
+    sender: Sender<Delivery>,
+    receiver: Receiver<Delivery>,
+    waiter: AtomicWaker,
+}
+
+/// Channels between uses. Bounded by the most waiters and leases there were at once.
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
     spare: Vec<HandOff>,
@@ -34,21 +44,39 @@ pub(super) struct Shelf {
 impl HandOff {
     fn new() -> Self {
         let (sender, receiver) = async_channel::bounded(1);
-        Self {
+        let ends = Ends {
             sender,
-            receiver: Box::pin(receiver),
+            receiver,
+            waiter: AtomicWaker::new(),
+        };
+        Self { ends: Arc::new(ends) }
+    }
+
+    /// Delivers, once. A waiter that has left meanwhile gives the delivery back to its own guard.
+    pub(super) fn deliver(&self, delivery: Delivery) {
+        if self.ends.sender.try_send(delivery).is_ok() {
+            self.ends.waiter.wake();
         }
     }
 
-    /// The end through which the pool delivers, once.
-    pub(super) fn sender(&self) -> Sender<Delivery> {
-        self.sender.clone()
+    /// Waits for the delivery.
+    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<Delivery> {
+        if let Some(delivery) = self.take() {
+            return Poll::Ready(delivery);
+        }
+        self.ends.waiter.register(cx.waker());
+        // Once more: it may have come before the waker was there.
+        self.take().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn take(&self) -> Option<Delivery> {
+        self.ends.receiver.try_recv().ok()
     }
 
     /// Nobody can deliver after this; what was delivered is given out.
     pub(super) fn shut(&self) -> Option<Delivery> {
-        self.receiver.close();
-        self.receiver.try_recv().ok()
+        self.ends.receiver.close();
+        self.take()
     }
 }
 
@@ -57,10 +85,17 @@ impl Shelf {
         self.spare.pop().unwrap_or_else(HandOff::new)
     }
 
+    /// Takes back the channel that a lease came through, if it had to wait for one.
+    pub(super) fn take_back(&mut self, channel: Option<HandOff>) {
+        if let Some(channel) = channel {
+            self.put(channel);
+        }
+    }
+
     /// Takes back a channel whose delivery was received, or whose waiter left before it was granted anything.
     pub(super) fn put(&mut self, channel: HandOff) {
-        debug_assert!(channel.receiver.is_empty(), "a recycled hand-off holds a delivery");
-        // One delivery per wait: whoever still holds the other sender has used it.
+        debug_assert!(channel.ends.receiver.is_empty(), "a recycled hand-off holds a delivery");
+        // One delivery per wait: whoever still holds the other clone has used it.
         self.spare.push(channel);
     }
 }
@@ -68,7 +103,7 @@ impl Shelf {
 impl fmt::Debug for HandOff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HandOff")
-            .field("delivered", &!self.receiver.is_empty())
+            .field("delivered", &!self.ends.receiver.is_empty())
             .finish_non_exhaustive()
     }
 }

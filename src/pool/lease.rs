@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::handoff::HandOff;
 use super::ledger::SlotId;
 use super::shared::Shared;
 use crate::Instant;
@@ -36,26 +37,29 @@ pub struct Lease {
     /// Taken only by `drop` and by the checkout itself.
     session: Option<Arc<Session>>,
     ticket: Ticket,
+    /// The channel it came through, on its way back to the shelf: who waited need not take the pool's lock for it.
+    hand_off: Option<HandOff>,
     discard: bool,
 }
 
 impl Lease {
-    pub(super) fn new(pool: Arc<Shared>, slot: SlotId, session: Arc<Session>) -> Self {
+    pub(super) fn new(pool: Arc<Shared>, slot: SlotId, session: Arc<Session>, hand_off: Option<HandOff>) -> Self {
         let ticket = session.ticket();
         Self {
             pool,
             slot,
             session: Some(session),
             ticket,
+            hand_off,
             discard: false,
         }
     }
 
     /// Gives the session back without using it, for the checkout that found it dead.
-    pub(super) fn take_apart(mut self) -> (SlotId, Arc<Session>) {
+    pub(super) fn take_apart(mut self) -> (SlotId, Arc<Session>, Option<HandOff>) {
         let session = Arc::clone(self.session());
         self.session = None;
-        (self.slot, session)
+        (self.slot, session, self.hand_off.take())
     }
 
     pub(crate) fn session(&self) -> &Arc<Session> {
@@ -109,7 +113,8 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
-            self.pool.give_back(self.slot, session, self.discard);
+            let hand_off = self.hand_off.take();
+            self.pool.give_back(self.slot, session, self.discard, hand_off);
         }
     }
 }

@@ -231,7 +231,9 @@ impl ConnectionPool {
             return Ok(());
         }
         let error = Error::new(ErrorKind::Timeout, Outcome::NotExecuted, Phase::Connecting);
-        let error = error.with_pool(&shared.config.name);
+        let error = error
+            .with_spent(vec![(Phase::Connecting, timeout)])
+            .with_pool(&shared.config.name);
         Err(match self.last_connect_error() {
             Some(last) => error.with_source(last),
             None => error,

@@ -94,7 +94,8 @@ fn connect_cause(error: &Error) -> TimeoutCause {
 /// What a dial's failure means to whoever waits for its session.
 pub(super) fn connect_error(pool: &Shared, failure: ConnectFault) -> Arc<Error> {
     let error = match failure {
-        ConnectFault::Overdue => Error::new(ErrorKind::Timeout, Outcome::NotExecuted, Phase::Connecting),
+        ConnectFault::Overdue => Error::new(ErrorKind::Timeout, Outcome::NotExecuted, Phase::Connecting)
+            .with_spent(vec![(Phase::Connecting, pool.config.connect_timeout)]),
         ConnectFault::Failed(source) => {
             Error::new(ErrorKind::Connect, Outcome::NotExecuted, Phase::Connecting).with_source(source)
         }

@@ -5,15 +5,15 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use async_channel::Sender;
 use event_listener::Event;
 
 use super::checkout::Granted;
-use super::clock::CoarseClock;
+use super::clock::{CoarseClock, TICK};
 use super::close_reason::CloseReason;
 use super::deadlines::Deadlines;
-use super::handoff::{Delivery, Shelf};
+use super::handoff::{Delivery, HandOff, Shelf};
 use super::ledger::{ConnectFailure, Effects, Grant, Ledger, Return, Settled, SlotId, WaiterId};
 use crate::Instant;
 use crate::config::PoolConfig;
@@ -40,7 +40,7 @@ pub(super) struct Books {
     /// By slot: the session while nobody holds it, and the means to end it, always.
     berths: Vec<Berth>,
     /// By waiter: where to deliver.
-    waiting: Vec<Option<Sender<Delivery>>>,
+    waiting: Vec<Option<HandOff>>,
     /// Sessions that have been asked to end, and when they are dropped if they do not.
     pub(super) closing: Vec<(Instant, SlotId)>,
     pub(super) last_connect_error: Option<Arc<Error>>,
@@ -57,7 +57,7 @@ struct Berth {
 /// What to do once the lock is released.
 #[derive(Default)]
 struct Errands {
-    delivery: Option<(Sender<Delivery>, Delivery)>,
+    delivery: Option<(HandOff, Delivery)>,
     /// Dropped outside the lock: the last clone of a session says goodbye to the server.
     farewell: Option<Arc<Session>>,
     wake_upkeep: bool,
@@ -98,12 +98,27 @@ impl Shared {
         now
     }
 
+    /// The present instant, exact enough for a span that begins now: to a twentieth of it.
+    pub(super) fn now_for(&self, span: Duration) -> Instant {
+        if span >= TICK * 20 {
+            self.coarse_now()
+        } else {
+            self.runtime.now()
+        }
+    }
+
     pub(super) fn wake_upkeep(&self) {
         self.deadlines.wake.notify(1);
     }
 
     /// A lease ended.
-    pub(super) fn give_back(self: &Arc<Self>, slot: SlotId, session: Arc<Session>, discard: bool) {
+    pub(super) fn give_back(
+        self: &Arc<Self>,
+        slot: SlotId,
+        session: Arc<Session>,
+        discard: bool,
+        hand_off: Option<HandOff>,
+    ) {
         session.close_fence();
         let now = self.coarse_now();
         let verdict = session.verdict();
@@ -120,6 +135,7 @@ impl Shared {
             session.reset_marks();
         }
         let mut books = self.lock();
+        books.shelf.take_back(hand_off);
         let effects = books.ledger.checkin(now, slot, how);
         let late = effects.late;
         // What is not wanted any more is said goodbye to: its slot is free when the server's process is gone.
@@ -253,8 +269,8 @@ impl Shared {
             farewells.extend(books.begin_close(overdue, slot));
         }
         drop(books);
-        for sender in turned_away {
-            drop(sender.try_send(Delivery::Closed));
+        for hand_off in turned_away {
+            hand_off.deliver(Delivery::Closed);
         }
         drop(farewells);
         self.wake_upkeep();
@@ -268,12 +284,12 @@ impl Shared {
         };
         if let Some(Grant::Session { waiter, slot, ping }) = effects.grant {
             let session = books.berth(slot).session.take();
-            let sender = books.waiting.get_mut(waiter.index()).and_then(Option::take);
+            let hand_off = books.waiting.get_mut(waiter.index()).and_then(Option::take);
             errands.delivery = session
                 .map(|session| Granted::new(self, slot, session, ping))
                 .and_then(|granted| {
                     let delivery = Delivery::Session(granted);
-                    sender.map(|sender| (sender, delivery))
+                    hand_off.map(|hand_off| (hand_off, delivery))
                 });
         }
         if let Some(slot) = effects.close {
@@ -284,9 +300,8 @@ impl Shared {
         if errands.wake_upkeep {
             self.wake_upkeep();
         }
-        if let Some((sender, delivery)) = errands.delivery {
-            // A waiter that has left meanwhile gives the delivery back, and its guard passes it on.
-            drop(sender.try_send(delivery));
+        if let Some((hand_off, delivery)) = errands.delivery {
+            hand_off.deliver(delivery);
         }
         drop(errands.farewell);
     }
@@ -294,15 +309,15 @@ impl Shared {
 
 impl Books {
     /// Where a waiter is to be delivered to.
-    pub(super) fn await_delivery(&mut self, waiter: WaiterId, sender: Sender<Delivery>) {
+    pub(super) fn await_delivery(&mut self, waiter: WaiterId, hand_off: HandOff) {
         let index = waiter.index();
         if self.waiting.len() <= index {
             self.waiting.resize_with(index + 1, || None);
         }
-        self.waiting[index] = Some(sender);
+        self.waiting[index] = Some(hand_off);
     }
 
-    pub(super) fn forget_waiter(&mut self, waiter: WaiterId) -> Option<Sender<Delivery>> {
+    pub(super) fn forget_waiter(&mut self, waiter: WaiterId) -> Option<HandOff> {
         self.waiting.get_mut(waiter.index()).and_then(Option::take)
     }
 
