@@ -38,6 +38,43 @@ pub(crate) fn has_several_statements(sql: &str) -> bool {
     })
 }
 
+/// Whether a text can commit by itself, apart from what its statements do as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Commits {
+    /// It is the end of a transaction: refused, everything is rolled back; without an answer, nobody knows.
+    AtItsEnd,
+    /// It stands or falls as a whole.
+    Never,
+    /// A part of it may be committed when the rest fails: procedures, maintenance, several statements with a COMMIT.
+    OnItsWay,
+}
+
+/// Whether `sql` can commit by itself, by the first word of each of its statements.
+pub(crate) fn commits(sql: &str) -> Commits {
+    const ENDS: [&str; 3] = ["commit", "end", "prepare"];
+    const ON_THE_WAY: [&str; 5] = ["call", "cluster", "do", "reindex", "vacuum"];
+    let is_one_of = |word: &str, list: &[&str]| list.iter().any(|known| word.eq_ignore_ascii_case(known));
+    let (mut statements, mut first, mut ends, mut on_the_way) = (0, true, false, false);
+    for token in tokens(sql) {
+        if token == Token::Mark(';') {
+            first = true;
+            continue;
+        }
+        if let Token::Word(word) = token {
+            ends |= first && is_one_of(word, &ENDS);
+            on_the_way |= (first && is_one_of(word, &ON_THE_WAY)) || word.eq_ignore_ascii_case("concurrently");
+        }
+        statements += u32::from(first);
+        first = false;
+    }
+    match (ends, statements) {
+        _ if on_the_way => Commits::OnItsWay,
+        (true, 1) => Commits::AtItsEnd,
+        (true, _) => Commits::OnItsWay,
+        (false, _) => Commits::Never,
+    }
+}
+
 fn skip_blank(mut rest: &str) -> &str {
     loop {
         let trimmed = rest.trim_start();
@@ -159,7 +196,7 @@ fn span(text: &str, takes: impl Fn(char) -> bool) -> usize {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Token, has_several_statements, tokens};
+    use super::{Commits, Token, commits, has_several_statements, tokens};
 
     #[test]
     fn quotes_and_comments_hide_what_is_in_them() {
@@ -184,6 +221,22 @@ mod tests {
         assert!(has_several_statements("SELECT 1; SELECT 2"));
         assert!(!has_several_statements("SELECT ';' ; -- SELECT 2"));
         assert!(!has_several_statements("SELECT 1;;"));
+    }
+
+    #[test]
+    fn what_can_commit_by_itself_is_known_by_first_words() {
+        for (sql, expected) in [
+            ("SELECT CASE WHEN true THEN 1 END", Commits::Never),
+            ("INSERT INTO t VALUES (1); UPDATE t SET a = 'commit'", Commits::Never),
+            ("COMMIT", Commits::AtItsEnd),
+            ("-- done\n end;", Commits::AtItsEnd),
+            ("PREPARE TRANSACTION 'x'", Commits::AtItsEnd),
+            ("BEGIN; INSERT INTO t VALUES (1); COMMIT; SELECT 1/0", Commits::OnItsWay),
+            ("CALL p()", Commits::OnItsWay),
+            ("CREATE INDEX CONCURRENTLY i ON t (a)", Commits::OnItsWay),
+        ] {
+            assert_eq!(commits(sql), expected, "{sql}");
+        }
     }
 
     proptest! {

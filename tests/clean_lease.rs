@@ -7,6 +7,8 @@ mod cache;
 mod leftovers;
 #[path = "clean_lease/misuse.rs"]
 mod misuse;
+#[path = "clean_lease/mode.rs"]
+mod mode;
 #[path = "clean_lease/ops.rs"]
 mod ops;
 #[path = "clean_lease/polls.rs"]

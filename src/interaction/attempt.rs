@@ -80,9 +80,9 @@ pub(super) async fn stream(order: &Order<'_>) -> Result<RowStream, Error> {
             let begun = ready.start(&lease);
             let begun = order.within(&lease, &mut tries, Phase::Executing, begun).await;
             let (rows, flight) = begun.inspect_err(|error| forget_stale(&lease, &order.sql, error))?;
-            let statement = ready.statement().clone();
+            let prepared = ready.prepared().clone();
             drop(ready);
-            Ok(RowStream::new(lease, rows, flight, statement, order.access))
+            Ok(RowStream::new(lease, rows, flight, prepared, order.access))
         };
         match result.await {
             Ok(rows) => return Ok(rows),

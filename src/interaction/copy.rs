@@ -14,6 +14,7 @@ use tokio_postgres::{CopyInSink, CopyOutStream};
 use crate::error::{Error, Phase};
 use crate::pool::Lease;
 use crate::session::Flight;
+use crate::sql::Commits;
 
 /// Data on its way into `COPY … FROM STDIN`; made by [`Lease::copy_in`].
 ///
@@ -49,9 +50,9 @@ impl Lease {
     /// # Cancel safety
     /// May be dropped at any point: nothing is copied.
     pub async fn copy_in(&self, sql: &str) -> Result<CopyIn<'_>, Error> {
-        let statement = self.ready(sql, 0).await?;
+        let prepared = self.ready(sql, 0).await?;
         let begun = self
-            .begin(&statement, self.session().client().copy_in(&statement))
+            .begin(&prepared, self.session().client().copy_in(&prepared.statement))
             .await;
         let (sink, flight) = begun.inspect_err(|_| self.session().mark_broken())?;
         Ok(CopyIn {
@@ -69,9 +70,9 @@ impl Lease {
     /// # Cancel safety
     /// May be dropped at any point; so may the stream: what is left is cancelled.
     pub async fn copy_out(&self, sql: &str) -> Result<CopyOut<'_>, Error> {
-        let statement = self.ready(sql, 0).await?;
+        let prepared = self.ready(sql, 0).await?;
         let (stream, flight) = self
-            .begin(&statement, self.session().client().copy_out(&statement))
+            .begin(&prepared, self.session().client().copy_out(&prepared.statement))
             .await?;
         Ok(CopyOut {
             stream: Box::pin(stream),
@@ -112,7 +113,7 @@ impl CopyIn<'_> {
             Some(flight) => flight.failed(error),
             None => crate::session::Failure::Fenced,
         };
-        self.lease.failed(failure, Phase::Reading, None)
+        self.lease.failed(failure, Phase::Reading, Commits::Never, None)
     }
 }
 
@@ -159,7 +160,9 @@ impl Stream for CopyOut<'_> {
             Some(Ok(data)) => return Poll::Ready(Some(Ok(data))),
             Some(Err(error)) => {
                 let failure = this.flight.take().map(|flight| flight.failed(error));
-                return Poll::Ready(failure.map(|failure| Err(this.lease.failed(failure, Phase::Reading, None))));
+                return Poll::Ready(
+                    failure.map(|failure| Err(this.lease.failed(failure, Phase::Reading, Commits::Never, None))),
+                );
             }
             None => this.flight.take(),
         }) else {

@@ -10,7 +10,7 @@ use super::parameters;
 use crate::error::{BadInput, Error, ErrorKind, Outcome, Phase};
 use crate::route::Access;
 use crate::session::Failure;
-use crate::sql;
+use crate::sql::{self, Commits};
 
 /// What is known about the work when it fails.
 #[derive(Clone, Copy, Debug)]
@@ -19,14 +19,17 @@ pub(super) struct Circumstance<'a> {
     pub(super) access: Access,
     /// The work is part of a transaction that has not been asked to commit.
     pub(super) in_transaction: bool,
+    /// Whether its text can commit by itself.
+    pub(super) commits: Commits,
     pub(super) statement: Option<&'a Statement>,
 }
 
 impl Circumstance<'_> {
     /// What became of work whose reply is not coming.
     pub(super) fn lost(&self) -> Outcome {
+        let stays_open = self.in_transaction && self.commits == Commits::Never;
         match (self.phase, self.access) {
-            (Phase::Executing | Phase::Reading, Access::Write) if !self.in_transaction => Outcome::Unknown,
+            (Phase::Executing | Phase::Reading, Access::Write) if !stays_open => Outcome::Unknown,
             (Phase::Executing | Phase::Reading, _) => Outcome::RolledBack,
             _ => Outcome::NotExecuted,
         }
@@ -34,10 +37,10 @@ impl Circumstance<'_> {
 
     /// What became of work that the server answered with an error.
     fn refused(&self) -> Outcome {
-        if self.phase == Phase::Preparing {
-            Outcome::NotExecuted
-        } else {
-            Outcome::RolledBack
+        match (self.phase, self.access, self.commits) {
+            (Phase::Preparing, ..) => Outcome::NotExecuted,
+            (_, Access::Write, Commits::OnItsWay) => Outcome::Unknown,
+            _ => Outcome::RolledBack,
         }
     }
 }
@@ -81,6 +84,7 @@ pub(super) fn prepare_error(failure: Failure, text: &str, access: Access) -> Err
                 phase: Phase::Preparing,
                 access,
                 in_transaction: false,
+                commits: Commits::Never,
                 statement: None,
             },
         ),

@@ -18,7 +18,8 @@ use super::statement::{check_count, check_text, on, plan_is_stale};
 use crate::error::{Error, ErrorKind, Outcome, Phase};
 use crate::pool::Lease;
 use crate::route::Access;
-use crate::session::{Failure, Flight, Mode};
+use crate::session::{Failure, Flight, Mode, Prepared};
+use crate::sql::{self, Commits};
 
 impl Lease {
     /// All rows of one statement.
@@ -38,11 +39,11 @@ impl Lease {
     }
 
     async fn try_query(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
-        let statement = self.ready(sql, values.len()).await?;
+        let prepared = self.ready(sql, values.len()).await?;
         let client = self.session().client();
-        self.whole(&statement, async {
+        self.whole(&prepared, async {
             let rows = client
-                .query_raw(&statement, values.iter().copied().map(Unshown))
+                .query_raw(&prepared.statement, values.iter().copied().map(Unshown))
                 .await?;
             rows.try_collect().await
         })
@@ -92,11 +93,11 @@ impl Lease {
     }
 
     async fn try_execute(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64, Error> {
-        let statement = self.ready(sql, values.len()).await?;
+        let prepared = self.ready(sql, values.len()).await?;
         let client = self.session().client();
         self.whole(
-            &statement,
-            client.execute_raw(&statement, values.iter().copied().map(Unshown)),
+            &prepared,
+            client.execute_raw(&prepared.statement, values.iter().copied().map(Unshown)),
         )
         .await
     }
@@ -115,7 +116,7 @@ impl Lease {
         self.session().mark_dirty();
         let request = self.session().client().batch_execute(sql);
         let sent = self.session().request(self.ticket(), Mode::Template, request).await;
-        let ((), flight) = sent.map_err(|failure| self.failed(failure, Phase::Executing, None))?;
+        let ((), flight) = sent.map_err(|failure| self.failed(failure, Phase::Executing, sql::commits(sql), None))?;
         flight.landed();
         Ok(())
     }
@@ -135,15 +136,16 @@ impl Lease {
     }
 
     async fn try_stream<'a>(&'a self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<LeaseRows<'a>, Error> {
-        let statement = self.ready(sql, values.len()).await?;
+        let prepared = self.ready(sql, values.len()).await?;
         let start = self
             .session()
             .client()
-            .query_raw(&statement, values.iter().copied().map(Unshown));
-        let (rows, flight) = self.begin(&statement, start).await?;
+            .query_raw(&prepared.statement, values.iter().copied().map(Unshown));
+        let (rows, flight) = self.begin(&prepared, start).await?;
         Ok(LeaseRows {
             rows: Box::pin(rows),
             flight: Some(flight),
+            commits: prepared.commits,
             lease: self,
         })
     }
@@ -158,7 +160,7 @@ impl Lease {
     pub async fn prepare(&self, sql: &str) -> Result<(), Error> {
         check_text(sql).map_err(|error| on(self, error))?;
         self.session().mark_dirty();
-        self.statement(sql).await.map(drop)
+        self.prepared(sql).await.map(drop)
     }
 
     /// The client underneath, for libraries that want one.
@@ -174,37 +176,36 @@ impl Lease {
         session.client()
     }
 
-    async fn statement(&self, sql: &str) -> Result<Statement, Error> {
+    async fn prepared(&self, sql: &str) -> Result<Prepared, Error> {
         let prepared = self.session().prepare(sql).await;
-        let prepared = prepared.map_err(|failure| on(self, failure::prepare_error(failure, sql, Access::Write)))?;
-        Ok(prepared.statement)
+        prepared.map_err(|failure| on(self, failure::prepare_error(failure, sql, Access::Write)))
     }
 
     /// Prepares, checks the number of values, and puts the session down for the full clean-up.
-    pub(super) async fn ready(&self, sql: &str, values: usize) -> Result<Statement, Error> {
+    pub(super) async fn ready(&self, sql: &str, values: usize) -> Result<Prepared, Error> {
         check_text(sql).map_err(|error| on(self, error))?;
         self.session().mark_dirty();
-        let statement = self.statement(sql).await?;
-        check_count(&statement, values).map_err(|error| on(self, error))?;
-        Ok(statement)
+        let prepared = self.prepared(sql).await?;
+        check_count(&prepared.statement, values).map_err(|error| on(self, error))?;
+        Ok(prepared)
     }
 
     /// Starts an answer that will be read in parts.
     pub(super) async fn begin<T>(
         &self,
-        statement: &Statement,
+        prepared: &Prepared,
         start: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<(T, Flight), Error> {
         let begun = self.session().request(self.ticket(), Mode::Template, start).await;
-        begun.map_err(|failure| self.failed(failure, Phase::Executing, Some(statement)))
+        begun.map_err(|failure| self.failed(failure, Phase::Executing, prepared.commits, Some(&prepared.statement)))
     }
 
     async fn whole<T>(
         &self,
-        statement: &Statement,
+        prepared: &Prepared,
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, Error> {
-        let (answer, flight) = self.begin(statement, pin!(answer)).await?;
+        let (answer, flight) = self.begin(prepared, pin!(answer)).await?;
         flight.landed();
         Ok(answer)
     }
@@ -218,12 +219,19 @@ impl Lease {
         !self.session().is_in_transaction()
     }
 
-    pub(super) fn failed(&self, failure: Failure, phase: Phase, statement: Option<&Statement>) -> Error {
+    pub(super) fn failed(
+        &self,
+        failure: Failure,
+        phase: Phase,
+        commits: Commits,
+        statement: Option<&Statement>,
+    ) -> Error {
         let in_transaction = self.session().is_in_transaction();
         let at = Circumstance {
             phase,
             access: Access::Write,
             in_transaction,
+            commits,
             statement,
         };
         on(self, failure::error(failure, at))
@@ -248,6 +256,7 @@ fn row_count(wanted: &'static str, got: usize) -> Error {
 pub struct LeaseRows<'a> {
     rows: Pin<Box<tokio_postgres::RowStream>>,
     flight: Option<Flight>,
+    commits: Commits,
     lease: &'a Lease,
 }
 
@@ -260,12 +269,12 @@ impl Stream for LeaseRows<'_> {
             return Poll::Ready(None);
         }
         let next = ready!(this.rows.as_mut().poll_next(cx));
-        let lease = this.lease;
+        let (lease, commits) = (this.lease, this.commits);
         Poll::Ready(match (next, &mut this.flight) {
             (Some(Ok(row)), _) => Some(Ok(row)),
             (Some(Err(error)), flight) => flight
                 .take()
-                .map(|flight| Err(lease.failed(flight.failed(error), Phase::Reading, None))),
+                .map(|flight| Err(lease.failed(flight.failed(error), Phase::Reading, commits, None))),
             (None, flight) => {
                 if let Some(flight) = flight.take() {
                     flight.landed();

@@ -7,14 +7,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
-use tokio_postgres::{Row, Statement};
+use tokio_postgres::Row;
 
 use super::failure::{self, Circumstance};
 use super::statement::on;
 use crate::error::{Error, Phase};
 use crate::pool::Lease;
 use crate::route::Access;
-use crate::session::Flight;
+use crate::session::{Flight, Prepared};
 
 /// Rows as they come; made by [`Run::stream`](crate::Run::stream).
 ///
@@ -25,7 +25,7 @@ use crate::session::Flight;
 pub struct RowStream {
     rows: Pin<Box<tokio_postgres::RowStream>>,
     flight: Option<Flight>,
-    statement: Statement,
+    prepared: Prepared,
     access: Access,
     lease: Lease,
 }
@@ -35,13 +35,13 @@ impl RowStream {
         lease: Lease,
         rows: tokio_postgres::RowStream,
         flight: Flight,
-        statement: Statement,
+        prepared: Prepared,
         access: Access,
     ) -> Self {
         Self {
             rows: Box::pin(rows),
             flight: Some(flight),
-            statement,
+            prepared,
             access,
             lease,
         }
@@ -65,7 +65,8 @@ impl RowStream {
             phase: Phase::Reading,
             access: self.access,
             in_transaction: false,
-            statement: Some(&self.statement),
+            commits: self.prepared.commits,
+            statement: Some(&self.prepared.statement),
         };
         Some(on(&self.lease, failure::error(failure, at)))
     }

@@ -57,6 +57,10 @@ impl<'a> Ready<'a> {
         })
     }
 
+    pub(super) fn prepared(&self) -> &Prepared {
+        &self.prepared
+    }
+
     pub(super) fn statement(&self) -> &Statement {
         &self.prepared.statement
     }
@@ -79,6 +83,7 @@ impl<'a> Ready<'a> {
             phase,
             access: self.access,
             in_transaction: false,
+            commits: self.prepared.commits,
             statement: Some(&self.prepared.statement),
         }
     }

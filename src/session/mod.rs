@@ -43,6 +43,7 @@ use self::fence::Fence;
 use self::statements::StatementCache;
 use self::tap::Observed;
 use crate::runtime::{Endpoint, Runtime};
+use crate::sql;
 
 /// Jobs a session's driver may have waiting: one settling, and the prepares of one lease's concurrent calls.
 const INBOX: usize = 64;
@@ -273,6 +274,7 @@ impl Session {
                 let prepared = Prepared {
                     statement,
                     reach: clean_up::reach(&text),
+                    commits: sql::commits(&text),
                 };
                 session.statements().insert(&text, prepared.clone());
                 prepared

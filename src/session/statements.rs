@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tokio_postgres::Statement;
 
 use super::clean_up::Reach;
+use crate::sql::Commits;
 
 /// A statement the server has parsed.
 #[derive(Clone)]
@@ -17,6 +18,8 @@ pub(crate) struct Prepared {
     pub(crate) statement: Statement,
     /// What its text can leave behind in a session.
     pub(crate) reach: Reach,
+    /// Whether its text can commit by itself.
+    pub(crate) commits: Commits,
 }
 
 /// Texts by hash, so that a look-up compares one text.

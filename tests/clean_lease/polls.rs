@@ -229,7 +229,7 @@ const WAITS: &[(&str, Waiting)] = &[
 ];
 
 async fn waits_for_the_pool(runtime: Arc<dyn Runtime>, dsn: String) {
-    let stage = Stage::open(&runtime, &dsn).await;
+    let stage = Stage::open_with(&runtime, config(&dsn).close_timeout(4 * SHORT), &dsn).await;
     let site = Site {
         db: stage.db.clone(),
         one: stage.one.clone(),
@@ -321,7 +321,7 @@ async fn endings(runtime: Arc<dyn Runtime>, dsn: String) {
                 let config = |name| {
                     PoolConfig::new(name, &dsn)
                         .expect("a DSN")
-                        .size(2)
+                        .size(2).close_timeout(4 * SHORT)
                         .application_name(&app)
                 };
                 let pools = InteractionPool::builder(Arc::clone(&runtime))

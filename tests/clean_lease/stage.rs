@@ -4,9 +4,10 @@
 //! lease itself. It plants nothing.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use futures::FutureExt;
-use gdbpool::{ConnectionPool, InteractionPool, Lease, PoolConfig, Runtime};
+use gdbpool::{ConnectionPool, InteractionPool, Lease, PoolConfig, Row, Runtime};
 
 use super::leftovers;
 use super::runtimes::until;
@@ -39,6 +40,10 @@ const SNAPSHOT: &str = "SELECT concat_ws(E'\\n', \
 /// A session as others see it.
 const OUTSIDE: &str = "SELECT state, xact_start IS NULL, (SELECT count(*) FROM pg_locks WHERE pid = $1) \
     FROM pg_stat_activity WHERE pid = $1";
+
+/// Sessions of the pool that it has given up, and whose processes have not noticed yet.
+const GIVEN_UP: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> $1 \
+    AND application_name <> 'watch'";
 
 /// A database of its own, with what the tests need in it.
 pub(crate) fn database(server: Server) -> String {
@@ -93,7 +98,10 @@ impl Stage {
     }
 
     pub(crate) async fn open_with(runtime: &Arc<dyn Runtime>, config: PoolConfig, dsn: &str) -> Self {
-        let watch = PoolConfig::new("watch", dsn).expect("a DSN").size(2);
+        let watch = PoolConfig::new("watch", dsn)
+            .expect("a DSN")
+            .size(2)
+            .application_name("watch");
         let builder = InteractionPool::builder(Arc::clone(runtime)).pool(config).pool(watch);
         let db = builder.open().await.expect("open");
         let one = db.pool("one").expect("a pool");
@@ -140,18 +148,21 @@ impl Stage {
         count
     }
 
-    /// Nobody has used the lease yet: no transaction, no lock, nothing at work.
+    /// Nobody has used the lease yet: no transaction, no lock, nothing at work; and earlier sessions are gone.
     async fn looks_idle(&self, lease: &Lease, after: &str) {
-        let look = self
-            .db
-            .run(OUTSIDE)
-            .bind(lease.backend_pid())
-            .on_pool("watch")
-            .one()
-            .await;
-        let row = look.unwrap_or_else(|error| panic!("{after}: {error}"));
+        let pid = lease.backend_pid();
+        while self.look(GIVEN_UP, pid, after).await.get::<_, i64>(0) != 0 {
+            let soon = self.runtime.now() + Duration::from_millis(1);
+            self.runtime.sleep_until(soon).await;
+        }
+        let row = self.look(OUTSIDE, pid, after).await;
         let seen: (&str, bool, i64) = (row.get(0), row.get(1), row.get(2));
         assert_eq!(seen, ("idle", true, 0), "{after}: state, no transaction, locks");
+    }
+
+    async fn look(&self, sql: &str, pid: i32, after: &str) -> Row {
+        let look = self.db.run(sql).bind(pid).on_pool("watch").one().await;
+        look.unwrap_or_else(|error| panic!("{after}: {error}"))
     }
 
     pub(crate) async fn slots_are_back(&self, after: &str) {
@@ -180,7 +191,7 @@ impl Stage {
     }
 
     pub(crate) async fn close(self) {
-        self.db.close(std::time::Duration::from_secs(5)).await;
+        self.db.close(Duration::from_secs(5)).await;
     }
 }
 

@@ -46,6 +46,28 @@ fn the_server_refuses() {
 }
 
 #[test]
+fn what_commits_on_its_way_is_not_called_rolled_back() {
+    on_each_server(same, async |world: World| {
+        let half = "CREATE PROCEDURE half() LANGUAGE plpgsql AS \
+                    $$ BEGIN INSERT INTO t VALUES (1); COMMIT; PERFORM 1 / 0; END $$";
+        world.db.run(half).await.expect("a procedure");
+        let error = world.db.run("CALL half()").await.expect_err("a division by zero");
+        assert_eq!(said(&error), (Some("40003"), Outcome::Unknown));
+        assert_eq!(error.database().map(|report| report.code().code()), Some("22012"));
+        let lease = world.db.pool("main").expect("there").checkout().await.expect("a lease");
+        let text = "BEGIN; INSERT INTO t VALUES (2); COMMIT; SELECT 1 / 0";
+        let error = lease.batch(text).await.expect_err("a division by zero");
+        assert_eq!(said(&error), (Some("40003"), Outcome::Unknown));
+        let error = lease
+            .batch("INSERT INTO t VALUES (3); SELECT 1 / 0")
+            .await
+            .expect_err("a division by zero");
+        assert_eq!(said(&error), (Some("22012"), Outcome::RolledBack));
+        assert_eq!(world.psql("SELECT string_agg(n::text, ' ' ORDER BY n) FROM t"), "1 2");
+    });
+}
+
+#[test]
 fn a_session_that_died_unnoticed_is_replaced() {
     on_each_server(same, async |world: World| {
         for round in 1..=10 {
