@@ -183,13 +183,11 @@ impl Session {
         if error.is_closed() || self.ended().is_some() {
             return self.lost(None);
         }
-        // Before the look for I/O errors: a value's own encoder may fail with one.
         if at_once {
             return Failure::NotSent(error);
         }
-        if is_io(&error) {
-            return self.lost(None);
-        }
+        // Not even an I/O error means that the session ended: those reach the driver only, and a row that cannot be taken
+        // apart is one here.
         self.mark_broken();
         Failure::Protocol(error)
     }
@@ -263,10 +261,6 @@ impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Entering<'_, F> {
         drop(admitted);
         Ok(polled)
     }
-}
-
-fn is_io(error: &tokio_postgres::Error) -> bool {
-    std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
 }
 
 impl fmt::Display for Failure {
