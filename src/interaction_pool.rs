@@ -133,8 +133,10 @@ impl InteractionPoolBuilder {
         for config in self.configs {
             pools.add(config)?;
         }
-        for pool in pools.all() {
-            if let Err(error) = pool.warm_up(pool.config().connect_timeout).await {
+        let all = pools.all();
+        let warmed = all.iter().map(|pool| pool.warm_up(pool.config().connect_timeout));
+        for (pool, warmed) in all.iter().zip(futures_util::future::join_all(warmed).await) {
+            if let Err(error) = warmed {
                 tracing::warn!(pool = pool.name(), %error, "the pool starts without its minimum of sessions");
             }
         }

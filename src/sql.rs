@@ -54,7 +54,8 @@ pub(crate) fn commits(sql: &str) -> Commits {
     const ENDS: [&str; 3] = ["commit", "end", "prepare"];
     const ON_THE_WAY: [&str; 5] = ["call", "cluster", "do", "reindex", "vacuum"];
     let is_one_of = |word: &str, list: &[&str]| list.iter().any(|known| word.eq_ignore_ascii_case(known));
-    let (mut statements, mut first, mut ends, mut on_the_way) = (0, true, false, false);
+    let (mut statements, mut first) = (0, true);
+    let (mut ends, mut on_the_way, mut rolls_back) = (false, false, false);
     for token in tokens(sql) {
         if token == Token::Mark(';') {
             first = true;
@@ -63,6 +64,7 @@ pub(crate) fn commits(sql: &str) -> Commits {
         if let Token::Word(word) = token {
             ends |= first && is_one_of(word, &ENDS);
             on_the_way |= (first && is_one_of(word, &ON_THE_WAY)) || word.eq_ignore_ascii_case("concurrently");
+            rolls_back |= first && is_one_of(word, &["abort", "rollback"]);
         }
         statements += u32::from(first);
         first = false;
@@ -71,15 +73,17 @@ pub(crate) fn commits(sql: &str) -> Commits {
         _ if on_the_way => Commits::OnItsWay,
         (true, 1) => Commits::AtItsEnd,
         (true, _) => Commits::OnItsWay,
+        // What follows a ROLLBACK is no part of the transaction before it.
+        (false, 2..) if rolls_back => Commits::OnItsWay,
         (false, _) => Commits::Never,
     }
 }
 
 fn skip_blank(mut rest: &str) -> &str {
     loop {
-        let trimmed = rest.trim_start();
+        let trimmed = rest.trim_start_matches(is_blank);
         let skipped = if trimmed.starts_with("--") {
-            trimmed.find('\n').map_or("", |end| &trimmed[end..])
+            &trimmed[line_length(trimmed)..]
         } else if trimmed.starts_with("/*") {
             &trimmed[comment_length(trimmed)..]
         } else {
@@ -87,6 +91,16 @@ fn skip_blank(mut rest: &str) -> &str {
         };
         rest = skipped;
     }
+}
+
+/// What the server's lexer takes for blank; everything outside ASCII is part of a name there.
+fn is_blank(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\n' | '\r' | '\x0b' | '\x0c')
+}
+
+/// Up to the end of a line, which a carriage return is, too.
+fn line_length(text: &str) -> usize {
+    text.find(['\n', '\r']).unwrap_or(text.len())
 }
 
 /// Block comments nest in PostgreSQL.
@@ -115,9 +129,8 @@ fn token(text: &str) -> Option<(Token<'_>, usize)> {
             Some(length) => (length, |t| Token::Constant(t)),
             None => return Some((Token::Mark('$'), 1)),
         },
-        '0'..='9' => (span(text, |c| c.is_ascii_alphanumeric() || c == '.' || c == '_'), |t| {
-            Token::Constant(t)
-        }),
+        // Without exponents and other letters: before version 15, `1into` was two tokens.
+        '0'..='9' => (span(text, |c| c.is_ascii_digit() || c == '.'), |t| Token::Constant(t)),
         c if is_word_start(c) => return Some(word(text)),
         c => return Some((Token::Mark(c), c.len_utf8())),
     };
@@ -161,11 +174,27 @@ fn quoted_length(text: &str, open: usize, quote: u8, backslash: bool) -> usize {
             at += 1;
         } else if bytes.get(at + 1) == Some(&quote) {
             at += 2;
+        } else if let Some(gap) = continuation(&text[at + 1..]).filter(|_| quote == b'\'') {
+            at += 1 + gap + 1;
         } else {
             return at + 1;
         }
     }
     text.len()
+}
+
+/// A string goes on, in the same form, in a further pair of quotes behind a line break: the length of what is between.
+fn continuation(text: &str) -> Option<usize> {
+    let mut rest = text;
+    loop {
+        rest = rest.trim_start_matches(is_blank);
+        if !rest.starts_with("--") {
+            break;
+        }
+        rest = &rest[line_length(rest)..];
+    }
+    let gap = text.len() - rest.len();
+    (rest.starts_with('\'') && text[..gap].contains(['\n', '\r'])).then_some(gap)
 }
 
 /// Length of a `$n` placeholder or of a dollar-quoted string; `None` if it is neither.
@@ -217,6 +246,17 @@ mod tests {
     }
 
     #[test]
+    fn lines_end_and_strings_go_on_as_the_server_has_it() {
+        let words = |sql| tokens(sql).filter(|t| matches!(t, Token::Word(_))).count();
+        assert_eq!(words("SELECT 1 --x\r INTO t"), 3);
+        assert_eq!(words("SELECT 1into t"), 3);
+        assert_eq!(words("SELECT E'a'\n'\\'', f(1) --'"), 2, "an escape in the second part");
+        assert_eq!(words("SELECT 'a' -- x\n 'b', f(1)"), 2);
+        assert_eq!(words("SELECT 'a' 'b'"), 1);
+        assert_eq!(tokens("\u{a0}lower(1)").next(), Some(Token::Word("\u{a0}lower")));
+    }
+
+    #[test]
     fn several_statements_are_seen_only_outside_quotes() {
         assert!(has_several_statements("SELECT 1; SELECT 2"));
         assert!(!has_several_statements("SELECT ';' ; -- SELECT 2"));
@@ -232,7 +272,9 @@ mod tests {
             ("-- done\n end;", Commits::AtItsEnd),
             ("PREPARE TRANSACTION 'x'", Commits::AtItsEnd),
             ("BEGIN; INSERT INTO t VALUES (1); COMMIT; SELECT 1/0", Commits::OnItsWay),
-            ("CALL p()", Commits::OnItsWay),
+            ("; -- x\rCALL p()", Commits::OnItsWay),
+            ("ROLLBACK", Commits::Never),
+            ("ROLLBACK; INSERT INTO t VALUES (1)", Commits::OnItsWay),
             ("CREATE INDEX CONCURRENTLY i ON t (a)", Commits::OnItsWay),
         ] {
             assert_eq!(commits(sql), expected, "{sql}");

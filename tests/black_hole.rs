@@ -16,6 +16,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use gdbpool::{BoxFuture, ConnectionPool, ErrorKind, InteractionPool, Outcome, PoolConfig, PoolStatus};
 use gdbpool_sim::{
     Answer, CancelMode, ConnectMode, Direction, RowSet, ScriptedServer, Sim, StartStep, StartUp, Step, Type,
@@ -23,6 +24,7 @@ use gdbpool_sim::{
 
 use counting::{Counting, Counts};
 
+const ANSWER: Duration = Duration::from_millis(2_000);
 const CHECKOUT: Duration = Duration::from_millis(1_000);
 const CLOSE: Duration = Duration::from_millis(100);
 const CONNECT: Duration = Duration::from_millis(300);
@@ -35,6 +37,7 @@ const TICK: Duration = Duration::from_millis(50);
 fn bounded(config: PoolConfig) -> PoolConfig {
     config
         .size(1)
+        .answer_timeout(Some(ANSWER))
         .checkout_timeout(CHECKOUT)
         .close_timeout(CLOSE)
         .connect_timeout(CONNECT)
@@ -81,6 +84,8 @@ impl Stage {
         server.on("SELECT 1", rows(vec![number(1)]));
         server.on("SELECT n FROM t", rows(vec![number(1), number(2), number(3)]));
         server.on("UPDATE t SET n = 1", Answer::tag("UPDATE 1"));
+        let some = RowSet::new(&[("n", Type::Int4)], vec![number(1), number(2)]);
+        server.on("SELECT m FROM t", Answer::RowsThenStall(some, 1));
         let runtime = Counting::new(Arc::new(sim.runtime()));
         let counts = Arc::clone(&runtime.counts);
         let builder = InteractionPool::builder(runtime).pool(bounded(scripted::config("p", 1)));
@@ -324,6 +329,36 @@ fn calls_with_a_deadline() {
 }
 
 /// The session died while it was idle: the next caller finds out, and is served by another one.
+/// Calls on a lease, and streams, have no deadline of their own: the pool's patience bounds them.
+#[test]
+fn calls_without_a_deadline() {
+    for (streams, on_lease) in [(false, true), (true, true), (true, false)] {
+        let what = format!("streams: {streams}, on a lease: {on_lease}");
+        let stage = Stage::new(8);
+        let since = stage.sim.now();
+        let error = stage.sim.block_on(async {
+            if !on_lease {
+                let mut rows = stage.db.run("SELECT m FROM t").read().stream().await.expect("a stream");
+                rows.next().await.expect("a row").expect("a row");
+                return rows.next().await.expect("an end").expect_err("silence");
+            }
+            let lease = stage.pool.checkout().await.expect("a lease");
+            if !streams {
+                return lease.query("SELECT m FROM t", &[]).await.expect_err("silence");
+            }
+            let mut rows = lease.query_stream("SELECT m FROM t", &[]).await.expect("a stream");
+            rows.next().await.expect("a row").expect("a row");
+            rows.next().await.expect("an end").expect_err("silence")
+        });
+        assert!(matches!(error.kind(), ErrorKind::Timeout), "{what}: {error:?}");
+        assert_eq!(error.spent().first().map(|spent| spent.1), Some(ANSWER), "{what}");
+        assert!(stage.sim.now() - since <= ANSWER + 2 * TICK, "{what}");
+        stage.sim.advance(SETTLE + TICK);
+        stage.all_back(&what);
+        stage.works(&what);
+    }
+}
+
 #[test]
 fn pings_without_an_answer() {
     let stage = Stage::new(6);

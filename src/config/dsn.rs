@@ -23,7 +23,7 @@ impl Dsn {
     /// Reads a connection string.
     pub(crate) fn parse(text: &str) -> Result<Self, Error> {
         check_at_signs(text)?;
-        let mut config: tokio_postgres::Config = text.parse().map_err(|error| bad(describe(&error)))?;
+        let mut config: tokio_postgres::Config = text.parse().map_err(|error| bad(describe(text, &error)))?;
         if config.get_user().is_none_or(str::is_empty) {
             return Err(bad("user is missing".into()));
         }
@@ -118,11 +118,37 @@ fn bad(reason: String) -> Error {
 }
 
 /// tokio-postgres names the key in the cause of its error, and never a value.
-fn describe(error: &tokio_postgres::Error) -> String {
-    match std::error::Error::source(error) {
+///
+/// But a password with a blank in it, unquoted, ends there, and what follows it looks like a key: behind a password only
+/// what resembles a key is shown.
+fn describe(text: &str, error: &tokio_postgres::Error) -> String {
+    let words = match std::error::Error::source(error) {
         Some(cause) => cause.to_string(),
         None => error.to_string(),
+    };
+    let Some(key) = words
+        .strip_prefix("unknown option")
+        .and_then(|rest| rest.split('`').nth(1))
+    else {
+        return words;
+    };
+    let in_keywords = text.find("password").is_some_and(|at| text[at..].contains(key));
+    let user = text.split_once("://").and_then(|(_, rest)| rest.split_once('@'));
+    let in_uri = user.is_some_and(|(user, _)| user.contains(':'));
+    if (in_keywords || in_uri) && !resembles_a_key(key) {
+        return "an unknown option behind the password; quote the password if it has blanks in it".into();
     }
+    words
+}
+
+/// Whether `word` is a key of libpq, or shares its beginning with one.
+fn resembles_a_key(word: &str) -> bool {
+    const BEGINNINGS: [&str; 16] = [
+        "appl", "auth", "chan", "clie", "conn", "dbna", "gss", "host", "keep", "krb", "load", "opti", "pass", "port",
+        "serv", "ssl",
+    ];
+    const WORDS: [&str; 7] = ["fallback", "replication", "require", "scram", "target", "tcp", "user"];
+    BEGINNINGS.iter().chain(&WORDS).any(|known| word.starts_with(known))
 }
 
 /// Start-up options are split at blanks; a backslash keeps the next character (manual, "options").
@@ -153,6 +179,18 @@ mod tests {
             assert!(text.contains(names), "{text}");
             assert!(!text.contains("hunter2"), "{text}");
         }
+    }
+
+    #[test]
+    fn what_follows_a_blank_in_a_password_is_not_shown() {
+        let Err(error) = Dsn::parse("host=a user=u password=hun ter2=x") else {
+            panic!("it was taken");
+        };
+        assert!(!error.to_string().contains("ter2"), "{error}");
+        let Err(error) = Dsn::parse("host=a user=u password=x ssl_mode=require") else {
+            panic!("it was taken");
+        };
+        assert!(error.to_string().contains("ssl_mode"), "{error}");
     }
 
     #[test]

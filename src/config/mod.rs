@@ -50,6 +50,7 @@ pub struct PoolConfig {
     pub(crate) cancel_after: Duration,
     pub(crate) cancel_grace: Duration,
     pub(crate) close_timeout: Duration,
+    pub(crate) answer_timeout: Option<Duration>,
     pub(crate) interaction_timeout: Option<Duration>,
     pub(crate) backoff: (Duration, Duration),
     pub(crate) statement_cache: (usize, usize),
@@ -102,6 +103,7 @@ impl PoolConfig {
             cancel_after: Duration::from_millis(1),
             cancel_grace: Duration::from_millis(500),
             close_timeout: Duration::from_secs(2),
+            answer_timeout: Some(Duration::from_secs(3_600)),
             interaction_timeout: Some(Duration::from_secs(3_600)),
             backoff: (Duration::from_millis(100), Duration::from_secs(10)),
             statement_cache: (256, 1 << 20),
@@ -167,7 +169,8 @@ impl PoolConfig {
         self
     }
 
-    /// How long a checkout may take, queue and validation together. 1 ms to 1 day; default 30 s.
+    /// How long a checkout may take, queue and validation together. 1 ms to 1 day; default 30 s. From 1 s on taken with a
+    /// clock that may lag by 50 ms.
     #[must_use]
     pub fn checkout_timeout(mut self, span: Duration) -> Self {
         self.checkout_timeout = span;
@@ -250,6 +253,14 @@ impl PoolConfig {
     #[must_use]
     pub fn close_timeout(mut self, span: Duration) -> Self {
         self.close_timeout = span;
+        self
+    }
+
+    /// How long a call on a [`Lease`](crate::Lease), or the next piece of a stream or a COPY, may keep its caller waiting. At
+    /// least 1 ms; default 1 hour; `None` waits for ever. What is still under way then is cancelled when the lease ends.
+    #[must_use]
+    pub fn answer_timeout(mut self, span: Option<Duration>) -> Self {
+        self.answer_timeout = span;
         self
     }
 
@@ -375,6 +386,13 @@ impl PoolConfig {
                 "at most 1 day",
             ),
             ("close_timeout", Some(self.close_timeout), MILLI, DAY, "1 ms to 1 day"),
+            (
+                "answer_timeout",
+                self.answer_timeout,
+                MILLI,
+                Duration::MAX,
+                "at least 1 ms",
+            ),
             (
                 "interaction_timeout",
                 self.interaction_timeout,

@@ -29,6 +29,7 @@ pub struct Order<'a> {
     pub(super) sql: Cow<'a, str>,
     pub(super) parameters: Parameters<'a>,
     pub(super) access: Access,
+    pub(super) dirty: bool,
     pub(super) pool: Option<&'a str>,
     pub(super) deadline: Option<Instant>,
     pub(super) cancel: Option<&'a Cancel>,
@@ -57,11 +58,7 @@ pub(super) async fn collect(order: &Order<'_>, keep: Keep) -> Result<Answer, Err
     let mut tries = Tries::default();
     loop {
         let pool = order.prepare(&mut tries)?;
-        let result = async {
-            let lease = order.check_out(&pool, &mut tries).await?;
-            run_on(order, &lease, &pool, &mut tries, keep).await
-        };
-        match result.await {
+        match run_once(order, &pool, &mut tries, keep).await {
             Ok(answer) => return Ok(answer),
             Err(error) => tries.after(order, error)?,
         }
@@ -135,13 +132,8 @@ impl Tries {
 }
 
 /// One try on one session.
-async fn run_on(
-    order: &Order<'_>,
-    lease: &Lease,
-    pool: &ConnectionPool,
-    tries: &mut Tries,
-    keep: Keep,
-) -> Result<Answer, Error> {
+async fn run_once(order: &Order<'_>, pool: &ConnectionPool, tries: &mut Tries, keep: Keep) -> Result<Answer, Error> {
+    let lease = &order.check_out(pool, tries).await?;
     let ready = order.within(lease, tries, Phase::Preparing, order.ready(lease)).await?;
     let mut running = pin!(ready.run(lease, keep));
     let stop = match select(running.as_mut(), pin!(order.stopped(lease, tries.deadline))).await {
@@ -215,6 +207,9 @@ impl Order<'_> {
     }
 
     async fn ready(&self, lease: &Lease) -> Result<Ready<'_>, Error> {
+        if self.dirty {
+            lease.session().mark_dirty();
+        }
         Ready::new(lease, &self.sql, &self.parameters, self.access).await
     }
 

@@ -11,6 +11,7 @@ use futures_core::Stream;
 use futures_sink::Sink;
 use tokio_postgres::{CopyInSink, CopyOutStream};
 
+use super::patience::Patience;
 use crate::error::{Error, Phase};
 use crate::pool::Lease;
 use crate::session::Flight;
@@ -25,6 +26,7 @@ use crate::sql::Commits;
 pub struct CopyIn<'a> {
     sink: Pin<Box<CopyInSink<Bytes>>>,
     flight: Option<Flight>,
+    patience: Patience,
     lease: &'a Lease,
 }
 
@@ -37,6 +39,7 @@ pub struct CopyIn<'a> {
 pub struct CopyOut<'a> {
     stream: Pin<Box<CopyOutStream>>,
     flight: Option<Flight>,
+    patience: Patience,
     lease: &'a Lease,
 }
 
@@ -58,6 +61,7 @@ impl Lease {
         Ok(CopyIn {
             sink: Box::pin(sink),
             flight: Some(flight),
+            patience: Patience::new(self),
             lease: self,
         })
     }
@@ -77,6 +81,7 @@ impl Lease {
         Ok(CopyOut {
             stream: Box::pin(stream),
             flight: Some(flight),
+            patience: Patience::new(self),
             lease: self,
         })
     }
@@ -91,7 +96,7 @@ impl CopyIn<'_> {
     /// # Cancel safety
     /// No: dropped after the end was sent, whether the rows are there is unknown.
     pub async fn finish(mut self) -> Result<u64, Error> {
-        let finished = std::future::poll_fn(|cx| self.sink.as_mut().poll_finish(cx)).await;
+        let finished = std::future::poll_fn(|cx| self.poll_part(cx, |sink, cx| sink.poll_finish(cx))).await?;
         match finished {
             Ok(rows) => {
                 self.landed();
@@ -99,6 +104,19 @@ impl CopyIn<'_> {
             }
             Err(error) => Err(self.failed(error)),
         }
+    }
+
+    /// One part of the copy, as long as the pool's patience lasts.
+    fn poll_part<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        part: impl FnOnce(Pin<&mut CopyInSink<Bytes>>, &mut Context<'_>) -> Poll<T>,
+    ) -> Poll<Result<T, Error>> {
+        let polled = part(self.sink.as_mut(), cx);
+        let lease = self.lease;
+        self.patience
+            .poll(cx, polled)
+            .map_err(|overdue| overdue.error(lease, Phase::Reading))
     }
 
     fn landed(&mut self) {
@@ -121,7 +139,7 @@ impl Sink<Bytes> for CopyIn<'_> {
     type Error = Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let ready = ready!(self.sink.as_mut().poll_ready(cx));
+        let ready = ready!(self.poll_part(cx, |sink, cx| sink.poll_ready(cx)))?;
         Poll::Ready(ready.map_err(|error| self.failed(error)))
     }
 
@@ -131,12 +149,12 @@ impl Sink<Bytes> for CopyIn<'_> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let flushed = ready!(self.sink.as_mut().poll_flush(cx));
+        let flushed = ready!(self.poll_part(cx, |sink, cx| sink.poll_flush(cx)))?;
         Poll::Ready(flushed.map_err(|error| self.failed(error)))
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let closed = ready!(self.sink.as_mut().poll_finish(cx));
+        let closed = ready!(self.poll_part(cx, |sink, cx| sink.poll_finish(cx)))?;
         Poll::Ready(match closed {
             Ok(_) => {
                 self.landed();
@@ -155,7 +173,15 @@ impl Stream for CopyOut<'_> {
         if this.flight.is_none() {
             return Poll::Ready(None);
         }
-        let next = ready!(this.stream.as_mut().poll_next(cx));
+        let polled = this.stream.as_mut().poll_next(cx);
+        let next = match ready!(this.patience.poll(cx, polled)) {
+            Ok(next) => next,
+            Err(overdue) => {
+                // Not landed: what is still to come is cancelled with the lease.
+                this.flight = None;
+                return Poll::Ready(Some(Err(overdue.error(this.lease, Phase::Reading))));
+            }
+        };
         let Some(flight) = (match next {
             Some(Ok(data)) => return Poll::Ready(Some(Ok(data))),
             Some(Err(error)) => {

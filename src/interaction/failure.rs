@@ -26,8 +26,8 @@ pub(super) struct Circumstance<'a> {
 
 impl Circumstance<'_> {
     /// What became of work whose reply is not coming.
-    pub(super) fn lost(&self) -> Outcome {
-        let stays_open = self.in_transaction && self.commits == Commits::Never;
+    pub(super) fn lost(&self, alone: bool) -> Outcome {
+        let stays_open = alone && self.in_transaction && self.commits == Commits::Never;
         match (self.phase, self.access) {
             (Phase::Executing | Phase::Reading, Access::Write) if !stays_open => Outcome::Unknown,
             (Phase::Executing | Phase::Reading, _) => Outcome::RolledBack,
@@ -54,18 +54,26 @@ pub(super) fn error(failure: Failure, at: Circumstance<'_>) -> Error {
             None => Error::new(ErrorKind::Protocol, Outcome::NotExecuted, at.phase).with_source(source),
         },
         Failure::Database(source) if is_fatal(&source) => {
-            Error::new(ErrorKind::Lost, at.lost(), at.phase).with_source(source)
+            Error::new(ErrorKind::Lost, at.lost(false), at.phase).with_source(source)
         }
         Failure::Database(source) => Error::new(ErrorKind::Database, at.refused(), at.phase).with_source(source),
-        Failure::Lost { untouched, reason } => {
-            let outcome = if untouched { Outcome::NotExecuted } else { at.lost() };
+        Failure::Lost {
+            untouched,
+            alone,
+            reason,
+        } => {
+            let outcome = if untouched {
+                Outcome::NotExecuted
+            } else {
+                at.lost(alone)
+            };
             let error = Error::new(ErrorKind::Lost, outcome, at.phase);
             match reason {
                 Some(reason) => error.with_source(reason),
                 None => error,
             }
         }
-        Failure::Protocol(source) => Error::new(ErrorKind::Protocol, at.lost(), at.phase).with_source(source),
+        Failure::Protocol(source) => Error::new(ErrorKind::Protocol, at.lost(false), at.phase).with_source(source),
     }
 }
 

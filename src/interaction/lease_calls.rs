@@ -14,6 +14,7 @@ use tokio_postgres::{Client, Row, Statement};
 
 use super::failure::{self, Circumstance};
 use super::parameters::Unshown;
+use super::patience::Patience;
 use super::statement::{check_count, check_text, on, plan_is_stale};
 use crate::error::{Error, ErrorKind, Outcome, Phase};
 use crate::pool::Lease;
@@ -115,10 +116,17 @@ impl Lease {
         check_text(sql).map_err(|error| on(self, error))?;
         self.session().mark_dirty();
         let request = self.session().client().batch_execute(sql);
-        let sent = self.session().request(self.ticket(), Mode::Template, request).await;
-        let ((), flight) = sent.map_err(|failure| self.failed(failure, Phase::Executing, sql::commits(sql), None))?;
-        flight.landed();
-        Ok(())
+        let work = async {
+            let sent = self
+                .session()
+                .request(self.ticket(), Mode::Template, pin!(request))
+                .await;
+            let ((), flight) =
+                sent.map_err(|failure| self.failed(failure, Phase::Executing, sql::commits(sql), None))?;
+            flight.landed();
+            Ok(())
+        };
+        self.patiently(Phase::Executing, work).await
     }
 
     /// Rows as the server sends them.
@@ -146,6 +154,7 @@ impl Lease {
             rows: Box::pin(rows),
             flight: Some(flight),
             commits: prepared.commits,
+            patience: Patience::new(self),
             lease: self,
         })
     }
@@ -177,8 +186,11 @@ impl Lease {
     }
 
     async fn prepared(&self, sql: &str) -> Result<Prepared, Error> {
-        let prepared = self.session().prepare(sql).await;
-        prepared.map_err(|failure| on(self, failure::prepare_error(failure, sql, Access::Write)))
+        let work = async {
+            let prepared = self.session().prepare(sql).await;
+            prepared.map_err(|failure| on(self, failure::prepare_error(failure, sql, Access::Write)))
+        };
+        self.patiently(Phase::Preparing, work).await
     }
 
     /// Prepares, checks the number of values, and puts the session down for the full clean-up.
@@ -196,8 +208,11 @@ impl Lease {
         prepared: &Prepared,
         start: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<(T, Flight), Error> {
-        let begun = self.session().request(self.ticket(), Mode::Template, start).await;
-        begun.map_err(|failure| self.failed(failure, Phase::Executing, prepared.commits, Some(&prepared.statement)))
+        let work = async {
+            let begun = self.session().request(self.ticket(), Mode::Template, pin!(start)).await;
+            begun.map_err(|failure| self.failed(failure, Phase::Executing, prepared.commits, Some(&prepared.statement)))
+        };
+        self.patiently(Phase::Executing, work).await
     }
 
     async fn whole<T>(
@@ -257,6 +272,7 @@ pub struct LeaseRows<'a> {
     rows: Pin<Box<tokio_postgres::RowStream>>,
     flight: Option<Flight>,
     commits: Commits,
+    patience: Patience,
     lease: &'a Lease,
 }
 
@@ -268,8 +284,16 @@ impl Stream for LeaseRows<'_> {
         if this.flight.is_none() {
             return Poll::Ready(None);
         }
-        let next = ready!(this.rows.as_mut().poll_next(cx));
         let (lease, commits) = (this.lease, this.commits);
+        let polled = this.rows.as_mut().poll_next(cx);
+        let next = match ready!(this.patience.poll(cx, polled)) {
+            Ok(next) => next,
+            Err(overdue) => {
+                // Not landed: what is still to come is cancelled with the lease.
+                this.flight = None;
+                return Poll::Ready(Some(Err(overdue.error(lease, Phase::Reading))));
+            }
+        };
         Poll::Ready(match (next, &mut this.flight) {
             (Some(Ok(row)), _) => Some(Ok(row)),
             (Some(Err(error)), flight) => flight

@@ -9,6 +9,7 @@ mod copy;
 mod failure;
 mod lease_calls;
 mod parameters;
+mod patience;
 mod rows;
 mod run;
 mod statement;

@@ -85,15 +85,16 @@ impl<'a> Parameters<'a> {
     }
 
     /// The values, in the form tokio-postgres takes them.
-    pub(crate) fn as_refs(&self) -> Vec<&(dyn ToSql + Sync)> {
-        match self {
-            Self::Owned(values) => values
-                .iter()
-                .map(|bound| &*bound.value as &(dyn ToSql + Sync))
-                .collect(),
-            Self::Borrowed(values) => values.to_vec(),
-            Self::None | Self::Mixed => Vec::new(),
-        }
+    pub(crate) fn values(&self) -> impl ExactSizeIterator<Item = Unshown<'_>> {
+        let (owned, borrowed): (&[Bound], &[&(dyn ToSql + Sync)]) = match self {
+            Self::Owned(values) => (values, &[]),
+            Self::Borrowed(values) => (&[], values),
+            Self::None | Self::Mixed => (&[], &[]),
+        };
+        (0..owned.len() + borrowed.len()).map(move |at| match owned.get(at) {
+            Some(bound) => Unshown(&*bound.value),
+            None => Unshown(borrowed[at]),
+        })
     }
 
     /// Names the first thing that does not fit before anything is asked of a server.

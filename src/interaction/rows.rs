@@ -10,6 +10,7 @@ use futures_core::Stream;
 use tokio_postgres::Row;
 
 use super::failure::{self, Circumstance};
+use super::patience::Patience;
 use super::statement::on;
 use crate::error::{Error, Phase};
 use crate::pool::Lease;
@@ -27,6 +28,7 @@ pub struct RowStream {
     flight: Option<Flight>,
     prepared: Prepared,
     access: Access,
+    patience: Patience,
     lease: Lease,
 }
 
@@ -43,6 +45,7 @@ impl RowStream {
             flight: Some(flight),
             prepared,
             access,
+            patience: Patience::new(&lease),
             lease,
         }
     }
@@ -89,7 +92,16 @@ impl Stream for RowStream {
         if this.flight.is_none() {
             return Poll::Ready(None);
         }
-        Poll::Ready(match ready!(this.rows.as_mut().poll_next(cx)) {
+        let polled = this.rows.as_mut().poll_next(cx);
+        let next = match ready!(this.patience.poll(cx, polled)) {
+            Ok(next) => next,
+            Err(overdue) => {
+                // Not landed: what is still to come is cancelled with the lease.
+                this.flight = None;
+                return Poll::Ready(Some(Err(overdue.error(&this.lease, Phase::Reading))));
+            }
+        };
+        Poll::Ready(match next {
             Some(Ok(row)) => Some(Ok(row)),
             Some(Err(error)) => this.failed(error).map(Err),
             None => {

@@ -64,6 +64,7 @@ impl<'a> Run<'a> {
             sql,
             parameters: Parameters::None,
             access: Access::Write,
+            dirty: false,
             pool: None,
             deadline: None,
             cancel: None,
@@ -101,6 +102,14 @@ impl<'a, O> Run<'a, O> {
     /// `set_config`. A read whose session is lost is sent again elsewhere, so those may happen twice.
     pub fn read(mut self) -> Self {
         self.order.access = Access::Read;
+        self
+    }
+
+    /// Declares that the statement may leave something behind in the session that its text does not show: by a trigger, a
+    /// view, an operator, a default that draws from a sequence, a function of yours that overloads a built-in's name. The
+    /// full clean-up follows it.
+    pub fn dirty(mut self) -> Self {
+        self.order.dirty = true;
         self
     }
 

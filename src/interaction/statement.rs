@@ -5,11 +5,11 @@
 use std::pin::pin;
 
 use futures_util::TryStreamExt;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::{Row, Statement};
 
 use super::failure::{self, Circumstance};
-use super::parameters::{self, Parameters, Unshown};
+use super::parameters::{self, Parameters};
 use crate::error::{BadInput, Error, ErrorKind, Outcome, Phase};
 use crate::pool::Lease;
 use crate::route::Access;
@@ -34,7 +34,7 @@ pub(super) struct Answer {
 pub(super) struct Ready<'a> {
     prepared: Prepared,
     access: Access,
-    values: Vec<&'a (dyn ToSql + Sync)>,
+    parameters: &'a Parameters<'a>,
 }
 
 impl<'a> Ready<'a> {
@@ -42,7 +42,7 @@ impl<'a> Ready<'a> {
     pub(super) async fn new(
         lease: &Lease,
         sql: &str,
-        parameters: &'a Parameters<'_>,
+        parameters: &'a Parameters<'a>,
         access: Access,
     ) -> Result<Self, Error> {
         let prepared = lease.session().prepare(sql).await;
@@ -53,7 +53,7 @@ impl<'a> Ready<'a> {
         Ok(Self {
             prepared,
             access,
-            values: parameters.as_refs(),
+            parameters,
         })
     }
 
@@ -65,14 +65,10 @@ impl<'a> Ready<'a> {
         &self.prepared.statement
     }
 
-    /// The values in the form `query_raw` takes them.
-    pub(super) fn values(&self) -> impl ExactSizeIterator<Item = Unshown<'a>> + '_ {
-        self.values.iter().copied().map(Unshown)
-    }
-
     fn mode(&self) -> Mode {
         match self.access {
-            Access::Read if self.prepared.reach == Reach::Commits => Mode::ReadOnlyBlock,
+            // What is not known to leave the session alone could commit, or set another mode, on its way.
+            Access::Read if self.prepared.reach != Reach::Nothing => Mode::ReadOnlyBlock,
             Access::Read => Mode::ReadOnly,
             Access::Write => Mode::Template,
         }
@@ -96,7 +92,7 @@ impl<'a> Ready<'a> {
         let whole = async {
             match keep {
                 Keep::Rows => {
-                    let mut rows = pin!(client.query_raw(self.statement(), self.values()).await?);
+                    let mut rows = pin!(client.query_raw(self.statement(), self.parameters.values()).await?);
                     let mut answer = Answer::default();
                     while let Some(row) = rows.try_next().await? {
                         answer.rows.push(row);
@@ -105,7 +101,7 @@ impl<'a> Ready<'a> {
                     Ok(answer)
                 }
                 Keep::Count => {
-                    let affected = client.execute_raw(self.statement(), self.values()).await?;
+                    let affected = client.execute_raw(self.statement(), self.parameters.values()).await?;
                     Ok(Answer {
                         rows: Vec::new(),
                         affected,
@@ -114,7 +110,7 @@ impl<'a> Ready<'a> {
             }
         };
         let (answer, flight) = session
-            .request(lease.ticket(), self.mode(), whole)
+            .request(lease.ticket(), self.mode(), pin!(whole))
             .await
             .map_err(|failure| self.failed(lease, failure))?;
         flight.landed();
@@ -129,9 +125,9 @@ impl<'a> Ready<'a> {
     ) -> Result<(tokio_postgres::RowStream, crate::session::Flight), Error> {
         let session = lease.session();
         self.mark(lease);
-        let start = session.client().query_raw(self.statement(), self.values());
+        let start = session.client().query_raw(self.statement(), self.parameters.values());
         let started = session
-            .request(lease.ticket(), self.mode(), start)
+            .request(lease.ticket(), self.mode(), pin!(start))
             .await
             .map_err(|failure| self.failed(lease, failure))?;
         self.check_mode(lease)?;
@@ -173,15 +169,16 @@ impl<'a> Ready<'a> {
 
 /// Whether the server says that the plan it keeps is of no use any more, and nothing was done.
 pub(super) fn plan_is_stale(error: &Error) -> bool {
-    error.database().is_some_and(|report| {
-        *report.code() == tokio_postgres::error::SqlState::FEATURE_NOT_SUPPORTED
-            && report.routine() == Some("RevalidateCachedQuery")
-    })
+    let stale = |report: &DbError| {
+        *report.code() == SqlState::FEATURE_NOT_SUPPORTED && report.routine() == Some("RevalidateCachedQuery")
+    };
+    // A procedure can have committed before it met a stale plan of its own.
+    error.outcome() != Outcome::Unknown && error.database().is_some_and(stale)
 }
 
 /// Whether the session lost its statements, and nothing was done.
 pub(super) fn statement_is_gone(error: &Error) -> bool {
-    error.sqlstate() == Some(&tokio_postgres::error::SqlState::INVALID_SQL_STATEMENT_NAME)
+    error.outcome() != Outcome::Unknown && error.sqlstate() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME)
 }
 
 pub(super) fn on(lease: &Lease, error: Error) -> Error {
@@ -190,7 +187,7 @@ pub(super) fn on(lease: &Lease, error: Error) -> Error {
 
 /// Names what makes a text one that cannot be sent.
 pub(super) fn check_text(sql: &str) -> Result<(), Error> {
-    match sql.find('\0') {
+    match sql.bytes().position(|byte| byte == 0) {
         Some(at) => Err(Error::bad_input(BadInput::NulInText { at })),
         None => Ok(()),
     }

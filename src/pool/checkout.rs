@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::panic::Location;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -251,9 +251,8 @@ impl Lease {
     /// A Sync round trip, which leaves nothing behind.
     async fn ping(&self) -> Result<(), crate::session::Failure> {
         let session = self.session();
-        let ((), flight) = session
-            .request(self.ticket(), Mode::Template, session.client().check_connection())
-            .await?;
+        let alive = pin!(session.client().check_connection());
+        let ((), flight) = session.request(self.ticket(), Mode::Template, alive).await?;
         flight.landed();
         Ok(())
     }

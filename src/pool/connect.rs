@@ -27,12 +27,18 @@ enum Stage {
 }
 
 /// Opens a session for `slot` and drives it.
-pub(super) async fn open(pool: Arc<Shared>, slot: SlotId) {
-    let mut keeper = Keeper {
+///
+/// The keeper is there before the task is: one that is dropped without ever being polled frees its slot, too.
+pub(super) fn open(pool: Arc<Shared>, slot: SlotId) -> impl Future<Output = ()> + Send + 'static {
+    let keeper = Keeper {
         pool: Arc::clone(&pool),
         slot,
         stage: Stage::Dialling,
     };
+    keep(keeper, pool, slot)
+}
+
+async fn keep(mut keeper: Keeper, pool: Arc<Shared>, slot: SlotId) {
     let deadline = pool.runtime.now() + pool.config.connect_timeout;
     let dialled = pool.deadlines.limit(deadline, dial(&pool.runtime, &pool.plan)).await;
     let fault = match dialled {

@@ -5,12 +5,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::handoff::HandOff;
 use super::ledger::SlotId;
 use super::shared::Shared;
 use crate::Instant;
-use crate::runtime::Endpoint;
+use crate::runtime::{Endpoint, Runtime};
 use crate::session::{Session, Ticket};
 
 /// A session that is yours until the lease is dropped.
@@ -73,6 +74,15 @@ impl Lease {
 
     pub(crate) fn pool_name(&self) -> &Arc<str> {
         &self.pool.config.name
+    }
+
+    pub(crate) fn runtime(&self) -> &Arc<dyn Runtime> {
+        &self.pool.runtime
+    }
+
+    /// How long one answer may take.
+    pub(crate) fn answer_timeout(&self) -> Option<Duration> {
+        self.pool.config.answer_timeout
     }
 
     /// Runs `future` until `at` at the latest.

@@ -19,7 +19,7 @@ use crate::Instant;
 use crate::config::PoolConfig;
 use crate::error::Error;
 use crate::runtime::Runtime;
-use crate::session::{DialPlan, Ending, Session, SettleError, Verdict, settle};
+use crate::session::{DialPlan, Ending, Need, Session, SettleError, Verdict, settle};
 
 /// One pool.
 pub(super) struct Shared {
@@ -57,7 +57,8 @@ struct Berth {
 /// What to do once the lock is released.
 #[derive(Default)]
 struct Errands {
-    delivery: Option<(HandOff, Delivery)>,
+    hand_off: Option<HandOff>,
+    delivery: Option<Delivery>,
     /// Dropped outside the lock: the last clone of a session says goodbye to the server.
     farewell: Option<Arc<Session>>,
     wake_upkeep: bool,
@@ -123,7 +124,8 @@ impl Shared {
         let now = self.coarse_now();
         let verdict = session.verdict();
         let how = match verdict {
-            _ if discard => Return::Broken(CloseReason::Discarded),
+            // What still runs on it is cancelled first, discarded or not.
+            Verdict::Clean if discard => Return::Broken(CloseReason::Discarded),
             Verdict::Clean => Return::Clean,
             Verdict::Settle(_) => Return::Settling {
                 deadline: now + self.config.settle_timeout,
@@ -138,19 +140,18 @@ impl Shared {
         books.shelf.take_back(hand_off);
         let effects = books.ledger.checkin(now, slot, how);
         let late = effects.late;
-        // What is not wanted any more is said goodbye to: its slot is free when the server's process is gone.
-        let polite = verdict == Verdict::Clean || (discard && verdict != Verdict::Broken);
         match verdict {
-            Verdict::Settle(need) if !discard && effects.close.is_none() => {
+            Verdict::Settle(need) => {
                 // Kept out of the berth while it settles: the job holds it.
                 self.carry_out(books, effects);
-                self.start_settling(slot, session, need);
+                self.start_settling(slot, session, need, discard);
             }
-            _ if polite => {
+            // What is not wanted any more is said goodbye to: its slot is free when the server's process is gone.
+            Verdict::Clean => {
                 books.moor(slot, session);
                 self.carry_out(books, effects);
             }
-            _ => {
+            Verdict::Broken => {
                 session.kill();
                 self.carry_out(books, effects);
             }
@@ -169,12 +170,12 @@ impl Shared {
         self.carry_out(books, effects);
     }
 
-    fn start_settling(self: &Arc<Self>, slot: SlotId, session: Arc<Session>, need: crate::session::Need) {
+    fn start_settling(self: &Arc<Self>, slot: SlotId, session: Arc<Session>, need: Need, discard: bool) {
         let pool = Arc::clone(self);
         let settling = Arc::clone(&session);
         let job = Box::pin(async move {
             let ended = settle(&settling, need).await;
-            pool.settled(slot, settling, ended);
+            pool.settled(slot, settling, ended, discard);
         });
         if !session.submit(job) {
             // The driver is gone, or about to go: its end frees the slot.
@@ -182,8 +183,10 @@ impl Shared {
         }
     }
 
-    fn settled(self: &Arc<Self>, slot: SlotId, session: Arc<Session>, ended: Result<(), SettleError>) {
+    fn settled(self: &Arc<Self>, slot: SlotId, session: Arc<Session>, ended: Result<(), SettleError>, discard: bool) {
+        let at_rest = ended.is_ok();
         let how = match ended {
+            Ok(()) if discard => Settled::Broken(CloseReason::Discarded),
             Ok(()) => Settled::Clean,
             Err(error) => {
                 tracing::debug!(pool = &*self.config.name, pid = session.pid(), %error, "a session could not be settled");
@@ -198,7 +201,7 @@ impl Shared {
         let now = self.coarse_now();
         let mut books = self.lock();
         let effects = books.ledger.settled(now, slot, how);
-        if how == Settled::Clean {
+        if at_rest {
             books.moor(slot, session);
         }
         self.carry_out(books, effects);
@@ -284,13 +287,8 @@ impl Shared {
         };
         if let Some(Grant::Session { waiter, slot, ping }) = effects.grant {
             let session = books.berth(slot).session.take();
-            let hand_off = books.waiting.get_mut(waiter.index()).and_then(Option::take);
-            errands.delivery = session
-                .map(|session| Granted::new(self, slot, session, ping))
-                .and_then(|granted| {
-                    let delivery = Delivery::Session(granted);
-                    hand_off.map(|hand_off| (hand_off, delivery))
-                });
+            errands.hand_off = books.waiting.get_mut(waiter.index()).and_then(Option::take);
+            errands.delivery = session.map(|session| Delivery::Session(Granted::new(self, slot, session, ping)));
         }
         if let Some(slot) = effects.close {
             errands.farewell = books.begin_close(self.runtime.now() + self.config.close_timeout, slot);
@@ -300,7 +298,7 @@ impl Shared {
         if errands.wake_upkeep {
             self.wake_upkeep();
         }
-        if let Some((hand_off, delivery)) = errands.delivery {
+        if let (Some(hand_off), Some(delivery)) = (errands.hand_off, errands.delivery) {
             hand_off.deliver(delivery);
         }
         drop(errands.farewell);

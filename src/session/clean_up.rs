@@ -275,13 +275,15 @@ const HARMLESS: &[&str] = &[
 /// starts with a plain verb. Triggers, rules, views, operators and casts that call functions cannot be seen here; that
 /// is a documented limit.
 pub(crate) fn reach(sql: &str) -> Reach {
-    if let Some(Token::Word(verb)) = tokens(sql).next()
+    // The server drops empty statements in front of the first one.
+    let mut tokens = tokens(sql).skip_while(|token| *token == Token::Mark(';')).peekable();
+    if let Some(Token::Word(verb)) = tokens.peek()
         && ["call", "do"].iter().any(|commits| verb.eq_ignore_ascii_case(commits))
     {
         return Reach::Commits;
     }
     let mut state = Scan::default();
-    for token in tokens(sql) {
+    for token in tokens {
         if !state.harmless(token) {
             return Reach::Anything;
         }
@@ -305,7 +307,9 @@ impl<'a> Scan<'a> {
             Token::Word(word) => self.word(word),
             Token::Mark('(') => self.opening(),
             // A qualified name of a function ends in `word (`; the schema before it is not known to be harmless.
-            Token::Mark(_) | Token::Constant(_) | Token::Quoted(_) => true,
+            Token::Mark(_) | Token::Quoted(_) => self.seen,
+            // With `standard_conforming_strings` off, a backslash moves the end of the string.
+            Token::Constant(text) => self.seen && !(text.starts_with('\'') && text.contains('\\')),
         };
         self.seen = true;
         self.qualified = self.previous == Some(Token::Mark('.'));
@@ -376,7 +380,13 @@ mod tests {
 
     #[test]
     fn procedures_may_commit() {
-        for sql in ["CALL p()", "/* a */ do $$ BEGIN END $$", "-- b\n Call p(1)"] {
+        for sql in [
+            "CALL p()",
+            "; CALL p()",
+            "-- x\rCALL p()",
+            "/* a */ do $$ BEGIN END $$",
+            "-- b\n Call p(1)",
+        ] {
             assert_eq!(reach(sql), Reach::Commits, "{sql}");
         }
     }
@@ -395,6 +405,11 @@ mod tests {
             "LISTEN x",
             "WITH x AS (SELECT 1) SELECT 1 INTO y FROM x",
             "BEGIN",
+            "; CREATE TEMP TABLE x AS SELECT 1",
+            "SELECT 1 AS a --x\r INTO TEMP x",
+            "SELECT E'a'\n'\\'', set_config('a.b', 'c', false) --'",
+            "SELECT 'a\\', set_config(1) --'",
+            "SELECT 1into temp x",
             "",
             "SELECT nextval('s')",
             "INSERT INTO t SELECT my_function()",

@@ -44,7 +44,8 @@ pub(crate) enum Ended {
 
 pub(crate) struct Driver {
     connection: Connection<Tap, NoTlsStream>,
-    inbox: Pin<Box<Receiver<Job>>>,
+    /// Whoever queues a job wakes the driver through `ending`, so that nothing is registered here.
+    inbox: Receiver<Job>,
     jobs: FuturesUnordered<BoxFuture<'static, ()>>,
     ending: Arc<Ending>,
 }
@@ -53,6 +54,11 @@ impl Ending {
     /// Ends the session at once: the driver drops the connection when it next runs.
     pub(crate) fn kill(&self) {
         self.killed.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// There is a job in the inbox.
+    pub(super) fn wake_driver(&self) {
         self.waker.wake();
     }
 
@@ -66,7 +72,7 @@ impl Driver {
     pub(super) fn new(connection: Connection<Tap, NoTlsStream>, inbox: Receiver<Job>, ending: Arc<Ending>) -> Self {
         Self {
             connection,
-            inbox: Box::pin(inbox),
+            inbox,
             jobs: FuturesUnordered::new(),
             ending,
         }
@@ -115,7 +121,7 @@ impl Driver {
 
     /// Takes new jobs and polls them; true when one of them ended.
     fn poll_jobs(&mut self, cx: &mut Context<'_>) -> bool {
-        while let Poll::Ready(Some(Job(job))) = self.inbox.as_mut().poll_next(cx) {
+        while let Ok(Job(job)) = self.inbox.try_recv() {
             self.jobs.push(job);
         }
         if self.jobs.is_empty() {

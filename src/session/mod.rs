@@ -27,7 +27,7 @@ pub(crate) use self::settle::{Need, SettleError, settle};
 pub(crate) use self::statements::{CacheLimits, Prepared};
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -82,6 +82,8 @@ pub(crate) struct Session {
     fence: Fence,
     /// Requests whose answer was not read to its end.
     in_flight: AtomicU32,
+    /// Requests that ever entered.
+    entered: AtomicU64,
     /// Statements being prepared in the driver; each may take several round trips.
     preparing: AtomicU32,
     /// Notified when `preparing` falls.
@@ -145,6 +147,7 @@ impl Session {
             statements: Mutex::new(StatementCache::new(settings.statement_cache)),
             fence: Fence::default(),
             in_flight: AtomicU32::new(0),
+            entered: AtomicU64::new(0),
             preparing: AtomicU32::new(0),
             prepared: Event::new(),
             marks: AtomicU8::new(0),
@@ -255,7 +258,9 @@ impl Session {
 
     /// Queues a job for the driver; `false` when the driver is gone or its queue is full.
     pub(crate) fn submit(&self, job: crate::runtime::BoxFuture<'static, ()>) -> bool {
-        self.inbox.try_send(Job(job)).is_ok()
+        let queued = self.inbox.try_send(Job(job)).is_ok();
+        self.ending.wake_driver();
+        queued
     }
 
     /// The statement for `sql`, from the cache or newly parsed by the server.
@@ -282,7 +287,9 @@ impl Session {
             drop(preparing);
             let _ = reply.send(prepared);
         });
-        if self.inbox.send(Job(job)).await.is_err() {
+        let queued = self.inbox.send(Job(job)).await;
+        self.ending.wake_driver();
+        if queued.is_err() {
             return Err(self.lost(None));
         }
         match answer.await {

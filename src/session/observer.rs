@@ -123,6 +123,13 @@ impl Observer {
     /// Bytes that came from the server.
     pub(crate) fn inbound(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() && !self.facts.confused {
+            if self.inbound.have == 0
+                && let Some((tag, payload)) = whole_message(&mut bytes)
+            {
+                let keep = if keeps_inbound(tag) { KEEP } else { 0 };
+                self.backend_message(tag, &payload[..payload.len().min(keep)]);
+                continue;
+            }
             let mut frame = std::mem::take(&mut self.inbound);
             let complete = frame.take_header(&mut bytes, 5, &mut self.facts.confused)
                 && frame.take_payload(&mut bytes, keeps_inbound(frame.header[0]));
@@ -138,11 +145,19 @@ impl Observer {
     pub(crate) fn outbound(&mut self, mut bytes: &[u8]) {
         self.facts.written += bytes.len() as u64;
         while !bytes.is_empty() && !self.facts.confused {
+            if self.started
+                && self.outbound.have == 0
+                && let Some((tag, payload)) = whole_message(&mut bytes)
+            {
+                let keep = if keeps_outbound(tag) { KEEP } else { 0 };
+                self.frontend_message(tag, &payload[..payload.len().min(keep)]);
+                continue;
+            }
             // The start-up packet has a length and no type byte.
             let header = if self.started { 5 } else { 4 };
             let mut frame = std::mem::take(&mut self.outbound);
             let complete = frame.take_header(&mut bytes, header, &mut self.facts.confused)
-                && frame.take_payload(&mut bytes, self.started && frame.header[0] == b'P');
+                && frame.take_payload(&mut bytes, self.started && keeps_outbound(frame.header[0]));
             if complete {
                 let tag = if self.started { frame.header[0] } else { 0 };
                 self.frontend_message(tag, &frame.kept);
@@ -307,6 +322,20 @@ impl Frame {
         self.rest = 0;
         self.kept.clear();
     }
+}
+
+/// Takes a message that is there as a whole, which most are: nothing of it needs to be kept.
+fn whole_message<'a>(bytes: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
+    let (header, rest) = bytes.split_first_chunk::<5>()?;
+    let [tag, length @ ..] = *header;
+    let length = usize::try_from(i32::from_be_bytes(length)).ok()?.checked_sub(4)?;
+    let (payload, rest) = rest.split_at_checked(length)?;
+    *bytes = rest;
+    Some((tag, payload))
+}
+
+fn keeps_outbound(tag: u8) -> bool {
+    tag == b'P'
 }
 
 fn keeps_inbound(tag: u8) -> bool {

@@ -27,6 +27,8 @@ pub(crate) enum Failure {
     Lost {
         /// Not a byte went to the server since the request was queued.
         untouched: bool,
+        /// No other request was with it: what the session last said of its transaction still holds.
+        alone: bool,
         reason: Option<Arc<tokio_postgres::Error>>,
     },
     /// The answer was not one this library can follow.
@@ -38,6 +40,16 @@ pub(crate) enum Failure {
 #[must_use]
 pub(crate) struct Flight {
     session: Arc<Session>,
+    entry: Entry,
+}
+
+/// How a request came into the session.
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
+    /// Its number, counted over the session's life.
+    number: u64,
+    /// Nothing else was in flight then.
+    first: bool,
 }
 
 /// Around the first poll of a request, in which the caller's values are encoded and may panic.
@@ -53,6 +65,7 @@ struct Entering<'a, F> {
     mode: Mode,
     request: Pin<&'a mut F>,
     entered: bool,
+    entry: Entry,
     written_before: u64,
 }
 
@@ -64,7 +77,17 @@ impl Flight {
 
     /// The server answered with an error, or the session ended: the answer ends by itself.
     pub(crate) fn failed(self, error: tokio_postgres::Error) -> Failure {
-        let failure = self.session.classify(error, false);
+        let failure = match self.session.classify(error, false) {
+            Failure::Lost { untouched, reason, .. } => {
+                let alone = self.session.is_sole(self.entry);
+                Failure::Lost {
+                    untouched,
+                    alone,
+                    reason,
+                }
+            }
+            other => other,
+        };
         self.landed();
         failure
     }
@@ -83,23 +106,26 @@ impl Session {
 
     /// Sends what `request` queues in its first poll, and waits for its first result.
     ///
-    /// The flight that comes with the result must be landed once the whole answer was read.
-    pub(crate) async fn request<T>(
-        self: &Arc<Self>,
+    /// The flight that comes with the result must be landed once the whole answer was read. The request comes pinned: by
+    /// value, every layer it passes through would have room for it.
+    pub(crate) fn request<'a, T, F>(
+        self: &'a Arc<Self>,
         ticket: Ticket,
         mode: Mode,
-        request: impl Future<Output = Result<T, tokio_postgres::Error>>,
-    ) -> Result<(T, Flight), Failure> {
-        let request = std::pin::pin!(request);
+        request: Pin<&'a mut F>,
+    ) -> impl Future<Output = Result<(T, Flight), Failure>> + use<'a, T, F>
+    where
+        F: Future<Output = Result<T, tokio_postgres::Error>>,
+    {
         Entering {
             session: self,
             ticket,
             mode,
             request,
             entered: false,
+            entry: Entry::default(),
             written_before: 0,
         }
-        .await
     }
 
     /// Brings the session into `mode` ahead of the next request, in the same flight of bytes.
@@ -163,12 +189,26 @@ impl Session {
     }
 
     pub(super) fn lost(&self, written_before: Option<u64>) -> Failure {
+        let (untouched, reason) = self.last_word(written_before);
+        Failure::Lost {
+            untouched,
+            alone: false,
+            reason,
+        }
+    }
+
+    fn last_word(&self, written_before: Option<u64>) -> (bool, Option<Arc<tokio_postgres::Error>>) {
         let reason = match self.ended() {
             Some(Ended::Failed(error)) => Some(Arc::clone(error)),
             _ => None,
         };
-        let untouched = written_before.is_some_and(|before| self.observed.facts().written == before);
-        Failure::Lost { untouched, reason }
+        let untouched = written_before.is_some_and(|before| self.observed.written() == before);
+        (untouched, reason)
+    }
+
+    /// Nothing else was in flight when this request entered, and nothing has entered since.
+    fn is_sole(&self, entry: Entry) -> bool {
+        entry.first && self.entered.load(Ordering::Acquire) == entry.number + 1
     }
 
     /// Sorts a tokio-postgres error by what it means for the session. `at_once`: it came before any answer could.
@@ -209,12 +249,21 @@ impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Future for Enterin
                 value,
                 Flight {
                     session: Arc::clone(this.session),
+                    entry: this.entry,
                 },
             ))),
             Poll::Ready(Err(error)) => {
                 let at_once = !this.entered;
                 let failure = match this.session.classify(error, at_once) {
-                    Failure::Lost { .. } => this.session.lost(Some(this.written_before)),
+                    Failure::Lost { .. } => {
+                        let (untouched, reason) = this.session.last_word(Some(this.written_before));
+                        let alone = this.session.is_sole(this.entry);
+                        Failure::Lost {
+                            untouched,
+                            alone,
+                            reason,
+                        }
+                    }
                     other => other,
                 };
                 this.session.in_flight.fetch_sub(1, Ordering::AcqRel);
@@ -238,13 +287,16 @@ impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Entering<'_, F> {
         let Some(admitted) = self.session.fence.admit(self.ticket) else {
             return Err(Failure::Fenced);
         };
-        self.written_before = self.session.observed.facts().written;
+        self.written_before = self.session.observed.written();
         self.session.ensure_mode(self.mode);
         let block = self.mode == Mode::ReadOnlyBlock;
         if block {
             self.session.queue(self.session.client.batch_execute("BEGIN READ ONLY"));
         }
-        self.session.in_flight.fetch_add(1, Ordering::AcqRel);
+        self.entry = Entry {
+            number: self.session.entered.fetch_add(1, Ordering::AcqRel),
+            first: self.session.in_flight.fetch_add(1, Ordering::AcqRel) == 0,
+        };
         self.session.marks.fetch_or(mark::USED, Ordering::AcqRel);
         let mut encoding = Encoding {
             session: self.session,

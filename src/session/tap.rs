@@ -29,6 +29,8 @@ struct Shared {
     observer: Mutex<Observer>,
     /// The few facts that every statement asks for, so that the fast path takes no lock: see [`Brief`].
     brief: AtomicU64,
+    /// Bytes written by our side, for the same reason.
+    written: AtomicU64,
 }
 
 /// The facts the fast path needs, packed into one word.
@@ -38,6 +40,8 @@ pub(crate) struct Brief(u64);
 pub(crate) struct Tap {
     stream: BoxStream,
     observed: Observed,
+    /// What a safe reader reads into has to be initialised: once here, instead of at each try to read.
+    buffer: Box<[u8; READ]>,
     /// Reads in a row that found bytes.
     reads: u32,
     /// Our end is closed.
@@ -108,12 +112,17 @@ impl Observed {
         self.lock().facts().clone()
     }
 
+    /// Bytes written by our side.
+    pub(crate) fn written(&self) -> u64 {
+        self.shared.written.load(Ordering::Acquire)
+    }
+
     fn show(&self, show: impl FnOnce(&mut Observer)) {
         let mut observer = self.lock();
         show(&mut observer);
-        self.shared
-            .brief
-            .store(Brief::of(observer.facts()).0, Ordering::Release);
+        let facts = observer.facts();
+        self.shared.brief.store(Brief::of(facts).0, Ordering::Release);
+        self.shared.written.store(facts.written, Ordering::Release);
     }
 }
 
@@ -122,6 +131,7 @@ impl Tap {
         let shared = Shared {
             observer: Mutex::default(),
             brief: AtomicU64::new(0),
+            written: AtomicU64::new(0),
         };
         let observed = Observed {
             shared: Arc::new(shared),
@@ -130,6 +140,7 @@ impl Tap {
             Self {
                 stream,
                 observed: observed.clone(),
+                buffer: Box::new([0; READ]),
                 reads: 0,
                 is_shut: false,
             },
@@ -146,17 +157,15 @@ impl AsyncRead for Tap {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        // What is handed to a safe reader is zeroed first: no more than one read usually brings.
-        let room = buf.initialize_unfilled_to(buf.remaining().min(READ));
-        let Poll::Ready(read) = Pin::new(&mut this.stream).poll_read(cx, room) else {
+        let room = buf.remaining().min(READ);
+        let Poll::Ready(read) = Pin::new(&mut this.stream).poll_read(cx, &mut this.buffer[..room]) else {
             this.reads = 0;
             return Poll::Pending;
         };
-        let read = read?;
+        let bytes = &this.buffer[..read?];
         this.reads += 1;
-        let start = buf.filled().len();
-        buf.advance(read);
-        this.observed.show(|observer| observer.inbound(&buf.filled()[start..]));
+        this.observed.show(|observer| observer.inbound(bytes));
+        buf.put_slice(bytes);
         Poll::Ready(Ok(()))
     }
 }

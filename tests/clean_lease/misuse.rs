@@ -278,11 +278,14 @@ async fn forgotten_futures(runtime: Arc<dyn Runtime>, dsn: String) {
         let mut query = Box::pin(lease.query(sql, &[]));
         assert!(futures::poll!(query.as_mut()).is_pending());
         mem::forget(query);
-        // With the query the lease is forgotten, too; when the pool gives it up, the statement ends.
+        // With the query the lease is forgotten, too: others go on, and the pool can give it up.
         stage.one.resize(0, 4).expect("bounds");
         let report = stage.one.drain(Duration::ZERO).await;
         assert!(!report.cut.is_empty(), "{report:?}");
     }
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+        WHERE datname = current_database() AND application_name <> 'watch'";
+    stage.db.run(end).on_pool("watch").await.expect("an end of what sleeps");
     stage.db.close(Duration::ZERO).await;
 
     let quick = config(&dsn).settle_timeout(short);

@@ -50,7 +50,10 @@ fn run_and_stop(sim: &Sim, db: &InteractionPool, sql: &str, read: bool, stop: St
     cancel.cancel();
     if !matches!(stop, Stop::Drop) {
         let outcome = sim.block_on(&mut run).map_err(|error| error.outcome());
-        assert!(!matches!(outcome, Err(Outcome::Unknown)), "the server had the last word: {outcome:?}");
+        assert!(
+            !matches!(outcome, Err(Outcome::Unknown)),
+            "the server had the last word: {outcome:?}"
+        );
     }
     drop(run);
 }
@@ -61,7 +64,11 @@ fn a_cancel_that_hits_the_mode_does_not_reach_the_next_statement() {
         for stop in [Stop::Drop, Stop::Deadline, Stop::Cancel] {
             for to_read in [false, true] {
                 let (sim, server, db) = world(seed);
-                let (first, setting, second) = if to_read { (WRITE, SET, READ) } else { (READ, RESET, WRITE) };
+                let (first, setting, second) = if to_read {
+                    (WRITE, SET, READ)
+                } else {
+                    (READ, RESET, WRITE)
+                };
                 let warm = db.run(first).execute();
                 let warm = if to_read { warm } else { warm.read() };
                 sim.block_on(warm.into_future()).expect("a session in the first mode");
@@ -70,10 +77,17 @@ fn a_cancel_that_hits_the_mode_does_not_reach_the_next_statement() {
                 let context = format!("after {stop:?} hit {setting}, seed {seed}");
                 let written = sim.block_on(db.run(WRITE).execute().into_future());
                 assert_eq!(written.unwrap_or_else(|error| panic!("{context}: {error:?}")), 1);
-                assert!(server.cancels().iter().any(|cancel| cancel.hit), "{context}: it was hit");
+                assert!(
+                    server.cancels().iter().any(|cancel| cancel.hit),
+                    "{context}: it was hit"
+                );
                 let refused = sim.block_on(db.run(WRITE).read().execute().into_future());
                 let refused = refused.expect_err("a read cannot change rows");
-                assert_eq!(refused.sqlstate().map(|state| state.code()), Some("25006"), "{context}: {refused}");
+                assert_eq!(
+                    refused.sqlstate().map(|state| state.code()),
+                    Some("25006"),
+                    "{context}: {refused}"
+                );
                 assert_eq!(server.sessions().len(), 1, "{context}: it costs no session");
             }
         }

@@ -230,7 +230,8 @@ pub(crate) const OF_THE_POOL: &[(&str, Row, PoolOp)] = &[
                 .timeout(Duration::from_millis(2))
                 .execute()
                 .await;
-            Ok(drop(run))
+            drop(run);
+            Ok(())
         })
     }),
     ("run, cancelled", Row::Perhaps, |site, mark| {
@@ -243,7 +244,8 @@ pub(crate) const OF_THE_POOL: &[(&str, Row, PoolOp)] = &[
                 cancel.cancel();
             };
             let (run, ()) = futures::join!(run.into_future(), canceller);
-            Ok(drop(run))
+            drop(run);
+            Ok(())
         })
     }),
 ];

@@ -321,7 +321,8 @@ async fn endings(runtime: Arc<dyn Runtime>, dsn: String) {
                 let config = |name| {
                     PoolConfig::new(name, &dsn)
                         .expect("a DSN")
-                        .size(2).close_timeout(4 * SHORT)
+                        .size(2)
+                        .close_timeout(4 * SHORT)
                         .application_name(&app)
                 };
                 let pools = InteractionPool::builder(Arc::clone(&runtime))

@@ -93,7 +93,8 @@ async fn raw_requests(runtime: Arc<dyn Runtime>, dsn: String) {
             let lease = stage.one.checkout().await.expect("a session");
             let mut request = Box::pin(lease.raw().batch_execute(sql));
             for _ in 0..polls {
-                assert!(futures::poll!(request.as_mut()).is_pending());
+                // On other threads than this one it may even be answered meanwhile.
+                let _ = futures::poll!(request.as_mut());
             }
             drop(request);
             drop(lease);

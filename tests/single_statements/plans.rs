@@ -1,9 +1,9 @@
 //! Prepared statements: made anew when the server says that one is of no use any more, and kept within their bounds.
 
 use futures::TryStreamExt;
-use gdbpool::Row;
+use gdbpool::{Outcome, Row};
 
-use super::{World, on_each_server, same};
+use super::{World, on_each_server, said, same};
 
 /// Statements of the session over the protocol, the one that asks among them.
 const PREPARED: &str = "SELECT count(*) FROM pg_prepared_statements";
@@ -97,6 +97,20 @@ fn a_cache_of_none() {
             }
         },
     );
+}
+
+/// A plan of the statement's own can be stale, too, after a part of it was committed: that is not run again.
+#[test]
+fn a_stale_plan_inside_what_commits() {
+    const TEXT: &str = "DO $$ BEGIN INSERT INTO t VALUES ((SELECT count(*) FROM t)); COMMIT;
+        EXECUTE 'CREATE TABLE z (a int)'; EXECUTE 'PREPARE q AS SELECT * FROM z';
+        EXECUTE 'ALTER TABLE z ADD COLUMN b int'; EXECUTE 'EXECUTE q'; END $$";
+    on_each_server(same, async |world: World| {
+        let error = world.db.run(TEXT).await.expect_err("a stale plan");
+        assert_eq!(said(&error), (Some("40003"), Outcome::Unknown));
+        assert_eq!(error.database().map(|report| report.code().code()), Some("0A000"));
+        assert_eq!(world.psql("SELECT count(*) FROM t"), "1");
+    });
 }
 
 async fn prepared(world: &World) -> i64 {

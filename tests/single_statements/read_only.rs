@@ -175,8 +175,10 @@ fn a_read_that_tries_to_leave_its_mode() {
 /// A procedure can commit, and begin again in a mode of its own; in a read it cannot.
 #[test]
 fn a_read_that_commits_on_its_way() {
-    const ATTEMPTS: [&str; 4] = [
+    const ATTEMPTS: [&str; 6] = [
         "CALL commits()",
+        "; CALL commits()",
+        "-- a comment that ends here\rCALL commits()",
         "CALL commits_later()",
         "/* a comment */ DO $$ BEGIN COMMIT; SET TRANSACTION READ WRITE; DELETE FROM t; END $$",
         "DO $$ BEGIN SET TRANSACTION READ WRITE; DELETE FROM t; END $$",
