@@ -42,9 +42,9 @@
 //!
 //! Limits: what triggers, rules, views, user-defined operators and casts leave behind in a session after a single statement
 //! cannot be seen from its text, nor that a default draws from a sequence (`lastval()`), nor that a function of yours
-//! overloads a built-in's name or is called as a column (`SELECT t.f`). Say [`dirty`](Run::dirty) of such a statement, or run it on a [`Lease`], which is always
-//! cleaned up in full. A session that is cut (an overdue settling, a closed pool, a black hole) may leave its statement
-//! running on the server until the server notices.
+//! overloads a built-in's name or is called as a column (`SELECT t.f`). Say [`dirty`](Run::dirty) of such a statement, or
+//! run it on a [`Lease`], which is always cleaned up in full. A session that is cut (an overdue settling, a closed pool, a
+//! black hole) may leave its statement running on the server until the server notices.
 //! Passwords and parameter values are kept out of everything this library says, and out of what tokio-postgres logs for it;
 //! statement texts are not: this library shows them in `tracing` at trace level, tokio-postgres in `log` at debug level.
 
