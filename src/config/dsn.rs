@@ -144,7 +144,7 @@ fn describe(text: &str, error: &tokio_postgres::Error) -> String {
 /// Whether `word` is a key of libpq, or shares its beginning with one.
 fn resembles_a_key(word: &str) -> bool {
     const BEGINNINGS: [&str; 16] = [
-        "appl", "auth", "chan", "clie", "conn", "dbna", "gss", "host", "keep", "krb", "load", "opti", "pass", "port",
+        "appl", "auth", "chan", "clie", "conn", "dbna", "gss", "host", "keep", "krb", "load", "opti", "pas", "port",
         "serv", "ssl",
     ];
     const WORDS: [&str; 7] = ["fallback", "replication", "require", "scram", "target", "tcp", "user"];

@@ -20,8 +20,11 @@ use crate::error::{Error, ErrorKind, Outcome, Phase};
 use crate::pool::{ConnectionPool, Lease};
 use crate::route::{Access, NamedPools};
 
-/// How often work that did not happen is tried again.
+/// How often a read whose session was lost is sent again, or a statement whose plan was of no use.
 const RETRIES: usize = 2;
+/// How many sessions that turn out to be dead, before anything was sent, a call may meet: after a server's restart a pool
+/// can hold many that nobody has told yet. Each costs the server nothing and is closed by it.
+const DEAD_SESSIONS: usize = 32;
 
 /// An interaction as ordered.
 pub struct Order<'a> {
@@ -92,6 +95,7 @@ pub(super) async fn stream(order: &Order<'_>) -> Result<RowStream, Error> {
 #[derive(Debug, Default)]
 struct Tries {
     made: usize,
+    dead: usize,
     /// Fixed by the first try, for all of them.
     deadline: Option<Instant>,
     /// When the present phase began. `None` for a call that cannot be stopped, which looks at no clock.
@@ -118,9 +122,12 @@ impl Tries {
     /// Lets the loop go round again, or gives the error to the caller.
     fn after(&mut self, order: &Order<'_>, error: Error) -> Result<(), Error> {
         let lost = matches!(error.kind(), ErrorKind::Lost);
-        let nothing_happened = (lost && error.outcome() == Outcome::NotExecuted)
-            || statement::plan_is_stale(&error)
-            || statement::statement_is_gone(&error);
+        if lost && error.outcome() == Outcome::NotExecuted && self.dead < DEAD_SESSIONS {
+            self.dead += 1;
+            tracing::debug!(%error, dead = self.dead, "an interaction met a dead session");
+            return Ok(());
+        }
+        let nothing_happened = statement::plan_is_stale(&error) || statement::statement_is_gone(&error);
         let harmless = lost && order.access == Access::Read;
         if self.made < RETRIES && (nothing_happened || harmless) {
             self.made += 1;
