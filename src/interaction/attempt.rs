@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::panic::Location;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -75,10 +75,12 @@ pub(super) async fn stream(order: &Order<'_>) -> Result<RowStream, Error> {
         let pool = order.prepare(&mut tries)?;
         let result = async {
             let lease = order.check_out(&pool, &mut tries).await?;
-            let ready = order.ready(&lease);
-            let ready = order.within(&lease, &mut tries, Phase::Preparing, ready).await?;
-            let begun = ready.start(&lease);
-            let begun = order.within(&lease, &mut tries, Phase::Executing, begun).await;
+            let ready = order
+                .within(&lease, &mut tries, Phase::Preparing, pin!(order.ready(&lease)))
+                .await?;
+            let begun = order
+                .within(&lease, &mut tries, Phase::Executing, pin!(ready.start(&lease)))
+                .await;
             let (rows, flight) = begun.inspect_err(|error| forget_stale(&lease, &order.sql, error))?;
             let prepared = ready.prepared().clone();
             drop(ready);
@@ -100,12 +102,20 @@ struct Tries {
     deadline: Option<Instant>,
     /// When the present phase began. `None` for a call that cannot be stopped, which looks at no clock.
     since: Option<Instant>,
+    /// Whether each phase is timed, or only the one in which a call is stopped.
+    detailed: bool,
     spent: Vec<(Phase, Duration)>,
 }
 
 impl Tries {
     /// A phase is over.
     fn lap(&mut self, order: &Order<'_>, phase: Phase) {
+        if self.detailed {
+            self.account(order, phase);
+        }
+    }
+
+    fn account(&mut self, order: &Order<'_>, phase: Phase) {
         if let Some(since) = self.since {
             let now = order.db.runtime().now();
             self.spent.push((phase, now - since));
@@ -115,7 +125,7 @@ impl Tries {
 
     /// The error of a call that was stopped in `phase`.
     fn stopped(&mut self, order: &Order<'_>, stop: Stop, outcome: Outcome, phase: Phase) -> Error {
-        self.lap(order, phase);
+        self.account(order, phase);
         stop.error(outcome, phase).with_spent(std::mem::take(&mut self.spent))
     }
 
@@ -141,11 +151,13 @@ impl Tries {
 /// One try on one session.
 async fn run_once(order: &Order<'_>, pool: &ConnectionPool, tries: &mut Tries, keep: Keep) -> Result<Answer, Error> {
     let lease = &order.check_out(pool, tries).await?;
-    let ready = order.within(lease, tries, Phase::Preparing, order.ready(lease)).await?;
+    let ready = order
+        .within(lease, tries, Phase::Preparing, pin!(order.ready(lease)))
+        .await?;
     let mut running = pin!(ready.run(lease, keep));
-    let stop = match select(running.as_mut(), pin!(order.stopped(lease, tries.deadline))).await {
-        Either::Left((answer, _)) => return answer.inspect_err(|error| forget_stale(lease, &order.sql, error)),
-        Either::Right((stop, _)) => stop,
+    let stop = match order.unless_stopped(lease, tries.deadline, running.as_mut()).await {
+        Ok(answer) => return answer.inspect_err(|error| forget_stale(lease, &order.sql, error)),
+        Err(stop) => stop,
     };
     if order.access == Access::Read {
         // Nothing can have changed; the session is cancelled and settled after the lease.
@@ -155,8 +167,12 @@ async fn run_once(order: &Order<'_>, pool: &ConnectionPool, tries: &mut Tries, k
     let grace = pool.runtime().now() + pool.config().cancel_grace;
     let mut answer = None;
     // Both are waited for: a cancel request that is still under way when the session goes back costs the session.
-    let both = futures_util::future::join(lease.session().cancel(), async { answer = Some(running.await) });
-    lease.limit(grace, both).await;
+    // Boxed, because it is rare and large: every call would carry the room for it.
+    let mut both = Box::pin(futures_util::future::join(lease.session().cancel(), async {
+        answer = Some(running.await);
+    }));
+    lease.limit(grace, both.as_mut()).await;
+    drop(both);
     let mut stopped = |outcome| statement::on(lease, tries.stopped(order, stop, outcome, Phase::Executing));
     match answer {
         Some(Ok(answer)) => Ok(answer),
@@ -187,7 +203,14 @@ impl Order<'_> {
         if self.deadline.is_none() && span.is_none() && self.cancel.is_none() {
             return Ok(pool);
         }
-        let now = pool.runtime().now();
+        // A bound that is only the pool's, and long, needs no exact clock, and no account of every phase.
+        tries.detailed =
+            self.deadline.is_some() || self.cancel.is_some() || span.is_some_and(|span| !pool.is_long(span));
+        let now = if tries.detailed {
+            pool.runtime().now()
+        } else {
+            pool.coarse_now()
+        };
         tries.since.get_or_insert(now);
         tries.deadline = tries.deadline.or(self.deadline).or_else(|| Some(now + span?));
         if tries.deadline.is_some_and(|deadline| deadline <= now) {
@@ -226,14 +249,14 @@ impl Order<'_> {
         lease: &Lease,
         tries: &mut Tries,
         phase: Phase,
-        work: impl Future<Output = Result<T, Error>>,
+        work: Pin<&mut impl Future<Output = Result<T, Error>>>,
     ) -> Result<T, Error> {
-        match select(pin!(work), pin!(self.stopped(lease, tries.deadline))).await {
-            Either::Left((done, _)) => {
+        match self.unless_stopped(lease, tries.deadline, work).await {
+            Ok(done) => {
                 tries.lap(self, phase);
                 done
             }
-            Either::Right((stop, _)) => {
+            Err(stop) => {
                 let outcome = match (phase, self.access) {
                     (Phase::Preparing, _) => Outcome::NotExecuted,
                     (_, Access::Read) => Outcome::RolledBack,
@@ -244,17 +267,23 @@ impl Order<'_> {
         }
     }
 
-    /// Completes when the deadline passes or the caller cancels; never, if there is neither.
-    async fn stopped(&self, lease: &Lease, deadline: Option<Instant>) -> Stop {
-        let cancelled = async {
-            match self.cancel {
-                Some(cancel) => cancel.cancelled().await,
-                None => std::future::pending().await,
-            }
+    /// Polls `work` until it is done, the deadline passes, or the caller cancels.
+    async fn unless_stopped<T>(
+        &self,
+        lease: &Lease,
+        deadline: Option<Instant>,
+        mut work: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, Stop> {
+        let deadline = deadline.unwrap_or(Instant::FAR_FUTURE);
+        let Some(cancel) = self.cancel else {
+            return lease.limit_pinned(deadline, work).await.map_err(|_| Stop::TimedOut);
         };
-        match lease.limit(deadline.unwrap_or(Instant::FAR_FUTURE), cancelled).await {
-            Some(()) => Stop::Cancelled,
-            None => Stop::TimedOut,
+        let cancelled = pin!(cancel.cancelled());
+        let mut either = select(work.as_mut(), cancelled);
+        match lease.limit_pinned(deadline, Pin::new(&mut either)).await {
+            Ok(Either::Left((done, _))) => Ok(done),
+            Ok(Either::Right(_)) => Err(Stop::Cancelled),
+            Err(_) => Err(Stop::TimedOut),
         }
     }
 }

@@ -187,10 +187,11 @@ pub(super) fn on(lease: &Lease, error: Error) -> Error {
 
 /// Names what makes a text one that cannot be sent.
 pub(super) fn check_text(sql: &str) -> Result<(), Error> {
-    match sql.bytes().position(|byte| byte == 0) {
-        Some(at) => Err(Error::bad_input(BadInput::NulInText { at })),
-        None => Ok(()),
+    if sql.as_bytes().contains(&0) {
+        let at = sql.find('\0').unwrap_or_default();
+        return Err(Error::bad_input(BadInput::NulInText { at }));
     }
+    Ok(())
 }
 
 /// Checks borrowed values of a lease's own calls.

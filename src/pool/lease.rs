@@ -4,9 +4,11 @@
 //! is provably clean, settles in its own driver first, or is closed. It runs no SQL itself.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::deadlines::Elapsed;
 use super::handoff::HandOff;
 use super::ledger::SlotId;
 use super::shared::Shared;
@@ -88,6 +90,15 @@ impl Lease {
     /// Runs `future` until `at` at the latest.
     pub(crate) async fn limit<F: Future>(&self, at: Instant, future: F) -> Option<F::Output> {
         self.pool.deadlines.limit(at, future).await.ok()
+    }
+
+    /// Like [`limit`](Self::limit), for a future that has its place already.
+    pub(crate) fn limit_pinned<'a, F: Future>(
+        &'a self,
+        at: Instant,
+        future: Pin<&'a mut F>,
+    ) -> impl Future<Output = Result<F::Output, Elapsed>> + use<'a, F> {
+        self.pool.deadlines.limit_pinned(at, future)
     }
 
     /// The process id of the server's backend.

@@ -146,6 +146,16 @@ impl ConnectionPool {
         )
     }
 
+    /// The present instant, a little old at most.
+    pub(crate) fn coarse_now(&self) -> Instant {
+        self.shared().coarse_now()
+    }
+
+    /// Whether a span is so long that the coarse clock is exact enough for it.
+    pub(crate) fn is_long(&self, span: Duration) -> bool {
+        self.shared().is_long(span)
+    }
+
     /// How busy the pool is: callers and leases per session it may have. For balancing.
     pub(crate) fn load(&self) -> f64 {
         self.shared().lock().ledger.load()

@@ -101,11 +101,16 @@ impl Shared {
 
     /// The present instant, exact enough for a span that begins now: to a twentieth of it.
     pub(super) fn now_for(&self, span: Duration) -> Instant {
-        if span >= TICK * 20 {
+        if self.is_long(span) {
             self.coarse_now()
         } else {
             self.runtime.now()
         }
+    }
+
+    /// Whether the coarse clock's lag is at most a twentieth of this span.
+    pub(super) fn is_long(&self, span: Duration) -> bool {
+        span >= TICK * 20
     }
 
     pub(super) fn wake_upkeep(&self) {

@@ -108,8 +108,6 @@ mod mark {
     pub(super) const RAW: u8 = 8;
     /// A cancel request was written whose delivery is not certain yet.
     pub(super) const CANCELLING: u8 = 16;
-    /// At least one request entered.
-    pub(super) const USED: u8 = 4;
 }
 
 /// What a returned session needs.
@@ -188,7 +186,7 @@ impl Session {
     }
 
     pub(crate) fn mark_dirty(&self) {
-        self.marks.fetch_or(mark::DIRTY | mark::USED, Ordering::AcqRel);
+        self.marks.fetch_or(mark::DIRTY, Ordering::AcqRel);
     }
 
     pub(crate) fn mark_broken(&self) {
@@ -198,7 +196,7 @@ impl Session {
     /// Requests that this library does not see may be queued from now on: the session is drained before anything else.
     pub(crate) fn mark_raw(&self) {
         self.marks
-            .fetch_or(mark::DIRTY | mark::RAW | mark::USED, Ordering::AcqRel);
+            .fetch_or(mark::DIRTY | mark::RAW, Ordering::AcqRel);
     }
 
     /// The last answer said that a transaction is open.
@@ -317,7 +315,6 @@ impl Session {
 impl Preparing {
     fn new(session: &Arc<Session>) -> Self {
         session.preparing.fetch_add(1, Ordering::AcqRel);
-        session.marks.fetch_or(mark::USED, Ordering::AcqRel);
         Self {
             session: Arc::clone(session),
         }

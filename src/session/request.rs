@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use tokio_postgres::error::SqlState;
 
 use super::fence::Ticket;
-use super::{Ended, Mode, Session, mark};
+use super::{Ended, Mode, Session};
 
 /// Why a request failed, as far as the session knows.
 #[derive(Debug)]
@@ -297,7 +297,6 @@ impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Entering<'_, F> {
             number: self.session.entered.fetch_add(1, Ordering::AcqRel),
             first: self.session.in_flight.fetch_add(1, Ordering::AcqRel) == 0,
         };
-        self.session.marks.fetch_or(mark::USED, Ordering::AcqRel);
         let mut encoding = Encoding {
             session: self.session,
             done: false,

@@ -126,12 +126,11 @@ impl fmt::Debug for Prepared {
 fn hash(sql: &str) -> u64 {
     const PRIME: u64 = 0x0000_0100_0000_01b3;
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    let mut chunks = sql.as_bytes().chunks_exact(8);
-    for chunk in &mut chunks {
-        let word = chunk.iter().fold(0u64, |word, byte| (word << 8) | u64::from(*byte));
-        hash = (hash ^ word).wrapping_mul(PRIME).rotate_left(23);
+    let (words, rest) = sql.as_bytes().as_chunks::<8>();
+    for word in words {
+        hash = (hash ^ u64::from_le_bytes(*word)).wrapping_mul(PRIME).rotate_left(23);
     }
-    for byte in chunks.remainder() {
+    for byte in rest {
         hash = (hash ^ u64::from(*byte)).wrapping_mul(PRIME);
     }
     hash
