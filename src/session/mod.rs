@@ -195,8 +195,7 @@ impl Session {
 
     /// Requests that this library does not see may be queued from now on: the session is drained before anything else.
     pub(crate) fn mark_raw(&self) {
-        self.marks
-            .fetch_or(mark::DIRTY | mark::RAW, Ordering::AcqRel);
+        self.marks.fetch_or(mark::DIRTY | mark::RAW, Ordering::AcqRel);
     }
 
     /// The last answer said that a transaction is open.
