@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures::channel::oneshot;
 use futures::future::join_all;
-use gdbpool::{CloseReason, ConnectionPool, Instant, PoolConfig, PoolStatus, Runtime};
+use gdbpool::{CloseReason, ConnectionPool, ErrorKind, Instant, Outcome, PoolConfig, PoolStatus, Runtime};
 use gdbpool_sim::{ConnectMode, Kill, Sim, StartUp};
 
 use counting::{Counting, start};
@@ -80,8 +80,17 @@ fn start_waiters(runtime: &Counting, pool: &ConnectionPool) -> Vec<oneshot::Rece
     let wait = |_| {
         let pool = pool.clone();
         start(runtime, async move {
-            let lease = pool.checkout().await.expect("a session after the outage");
-            lease.query_one("SELECT 1", &[]).await.expect("a row");
+            loop {
+                let lease = pool.checkout().await.expect("a session after the outage");
+                match lease.query_one("SELECT 1", &[]).await {
+                    Ok(_) => return,
+                    // One of the old sessions, whose end nobody had been told of yet.
+                    Err(error) if matches!(error.kind(), ErrorKind::Lost) => {
+                        assert_eq!(error.outcome(), Outcome::NotExecuted, "{error:?}");
+                    }
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
         })
     };
     (0..WAITERS).map(wait).collect()

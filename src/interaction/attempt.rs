@@ -151,9 +151,21 @@ impl Tries {
 /// One try on one session.
 async fn run_once(order: &Order<'_>, pool: &ConnectionPool, tries: &mut Tries, keep: Keep) -> Result<Answer, Error> {
     let lease = &order.check_out(pool, tries).await?;
-    let ready = order
-        .within(lease, tries, Phase::Preparing, pin!(order.ready(lease)))
-        .await?;
+    let ready = match order.ready_at_once(lease)? {
+        Some(ready) => {
+            tries.lap(order, Phase::Preparing);
+            ready
+        }
+        // Boxed, because it is rare and large: every call would carry the room for it.
+        None => {
+            Box::pin(async {
+                order
+                    .within(lease, tries, Phase::Preparing, pin!(order.ready(lease)))
+                    .await
+            })
+            .await?
+        }
+    };
     let mut running = pin!(ready.run(lease, keep));
     let stop = match order.unless_stopped(lease, tries.deadline, running.as_mut()).await {
         Ok(answer) => return answer.inspect_err(|error| forget_stale(lease, &order.sql, error)),
@@ -224,7 +236,8 @@ impl Order<'_> {
         let checkout = pool.checkout_until(self.at, tries.deadline);
         let lease = match self.cancel {
             None => checkout.await?,
-            Some(cancel) => match select(pin!(checkout), pin!(cancel.cancelled())).await {
+            // Boxed, like all that is rare: every call would carry the room for it.
+            Some(cancel) => match select(Box::pin(checkout), Box::pin(cancel.cancelled())).await {
                 Either::Left((lease, _)) => lease?,
                 Either::Right(_) => {
                     let error = tries.stopped(self, Stop::Cancelled, Outcome::NotExecuted, Phase::Queued);
@@ -234,6 +247,14 @@ impl Order<'_> {
         };
         tries.lap(self, Phase::Queued);
         Ok(lease)
+    }
+
+    /// The statement, if the session has it in its cache.
+    fn ready_at_once(&self, lease: &Lease) -> Result<Option<Ready<'_>>, Error> {
+        if self.dirty {
+            lease.session().mark_dirty();
+        }
+        Ready::cached(lease, &self.sql, &self.parameters, self.access).transpose()
     }
 
     async fn ready(&self, lease: &Lease) -> Result<Ready<'_>, Error> {
@@ -278,9 +299,8 @@ impl Order<'_> {
         let Some(cancel) = self.cancel else {
             return lease.limit_pinned(deadline, work).await.map_err(|_| Stop::TimedOut);
         };
-        let cancelled = pin!(cancel.cancelled());
-        let mut either = select(work.as_mut(), cancelled);
-        match lease.limit_pinned(deadline, Pin::new(&mut either)).await {
+        let mut either = Box::new(select(work.as_mut(), Box::pin(cancel.cancelled())));
+        match lease.limit_pinned(deadline, Pin::new(&mut *either)).await {
             Ok(Either::Left((done, _))) => Ok(done),
             Ok(Either::Right(_)) => Err(Stop::Cancelled),
             Err(_) => Err(Stop::TimedOut),

@@ -119,12 +119,9 @@ impl Lease {
         let work = async {
             let sent = self
                 .session()
-                .request(self.ticket(), Mode::Template, pin!(request))
+                .request_whole(self.ticket(), Mode::Template, pin!(request))
                 .await;
-            let ((), flight) =
-                sent.map_err(|failure| self.failed(failure, Phase::Executing, sql::commits(sql), None))?;
-            flight.landed();
-            Ok(())
+            sent.map_err(|failure| self.failed(failure, Phase::Executing, sql::commits(sql), None))
         };
         self.patiently(Phase::Executing, work).await
     }

@@ -2,6 +2,7 @@
 //!
 //! Values only; checked after prepare and before anything of the statement is sent.
 
+use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 
@@ -17,16 +18,34 @@ pub(crate) enum Parameters<'a> {
     #[default]
     None,
     Borrowed(&'a [&'a (dyn ToSql + Sync)]),
-    Owned(Vec<Bound>),
+    /// Most calls have one value: it needs no list.
+    Owned(Bound, Vec<Bound>),
     /// Both ways at once, which is refused when the call runs.
     Mixed,
 }
 
 /// A value that the call owns, with the name of its type for error messages.
-pub(crate) struct Bound {
-    value: Box<dyn ToSql + Send + Sync>,
-    type_name: &'static str,
-    accepts: fn(&Type) -> bool,
+pub(crate) enum Bound {
+    /// Most values are keys: they need no box.
+    Int4(i32),
+    Int8(i64),
+    Other(Box<dyn Value>),
+}
+
+/// What is asked of a value that the call owns.
+pub(crate) trait Value: ToSql + Send + Sync {
+    fn type_name(&self) -> &'static str;
+    fn fits(&self, expected: &Type) -> bool;
+}
+
+/// The values in order; see [`Parameters::values`]. A word in size: it lies in the future of every statement, twice.
+#[derive(Clone, Copy)]
+pub(crate) struct Values<'a>(&'a Parameters<'a>);
+
+/// The values that are still to come.
+pub(crate) struct ValuesIter<'a> {
+    parameters: &'a Parameters<'a>,
+    at: usize,
 }
 
 /// A value on its way into tokio-postgres, which logs values at debug level: this one does not show.
@@ -60,19 +79,72 @@ impl fmt::Debug for Unshown<'_> {
 
 impl Bound {
     pub(crate) fn new<T: ToSql + Send + Sync + 'static>(value: T) -> Self {
-        Self {
-            value: Box::new(value),
-            type_name: std::any::type_name::<T>(),
-            accepts: T::accepts,
+        let any: &dyn Any = &value;
+        match (any.downcast_ref(), any.downcast_ref()) {
+            (Some(value), _) => Self::Int4(*value),
+            (_, Some(value)) => Self::Int8(*value),
+            _ => Self::Other(Box::new(value)),
+        }
+    }
+
+    fn value(&self) -> &dyn Value {
+        match self {
+            Self::Int4(value) => value,
+            Self::Int8(value) => value,
+            Self::Other(value) => &**value,
         }
     }
 }
 
+impl<T: ToSql + Send + Sync> Value for T {
+    fn type_name(&self) -> &'static str {
+        std::any::type_name::<T>()
+    }
+
+    fn fits(&self, expected: &Type) -> bool {
+        T::accepts(expected)
+    }
+}
+
+impl<'a> IntoIterator for Values<'a> {
+    type Item = Unshown<'a>;
+    type IntoIter = ValuesIter<'a>;
+
+    fn into_iter(self) -> ValuesIter<'a> {
+        ValuesIter {
+            parameters: self.0,
+            at: 0,
+        }
+    }
+}
+
+impl<'a> Iterator for ValuesIter<'a> {
+    type Item = Unshown<'a>;
+
+    fn next(&mut self) -> Option<Unshown<'a>> {
+        let at = self.at;
+        self.at += 1;
+        match self.parameters {
+            Parameters::Owned(first, _) if at == 0 => Some(Unshown(first.value())),
+            Parameters::Owned(_, more) => more.get(at - 1).map(|bound| Unshown(bound.value())),
+            Parameters::Borrowed(values) => values.get(at).map(|value| Unshown(*value)),
+            Parameters::None | Parameters::Mixed => None,
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.parameters.len().saturating_sub(self.at);
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for ValuesIter<'_> {}
+
 impl<'a> Parameters<'a> {
     pub(crate) fn bind(&mut self, bound: Bound) {
         match self {
-            Self::None => *self = Self::Owned(vec![bound]),
-            Self::Owned(values) => values.push(bound),
+            Self::None => *self = Self::Owned(bound, Vec::new()),
+            Self::Owned(_, more) => more.push(bound),
             Self::Borrowed(_) | Self::Mixed => *self = Self::Mixed,
         }
     }
@@ -80,21 +152,13 @@ impl<'a> Parameters<'a> {
     pub(crate) fn borrow(&mut self, values: &'a [&'a (dyn ToSql + Sync)]) {
         *self = match self {
             Self::None => Self::Borrowed(values),
-            Self::Borrowed(_) | Self::Owned(_) | Self::Mixed => Self::Mixed,
+            Self::Borrowed(_) | Self::Owned(..) | Self::Mixed => Self::Mixed,
         };
     }
 
     /// The values, in the form tokio-postgres takes them.
-    pub(crate) fn values(&self) -> impl ExactSizeIterator<Item = Unshown<'_>> {
-        let (owned, borrowed): (&[Bound], &[&(dyn ToSql + Sync)]) = match self {
-            Self::Owned(values) => (values, &[]),
-            Self::Borrowed(values) => (&[], values),
-            Self::None | Self::Mixed => (&[], &[]),
-        };
-        (0..owned.len() + borrowed.len()).map(move |at| match owned.get(at) {
-            Some(bound) => Unshown(&*bound.value),
-            None => Unshown(borrowed[at]),
-        })
+    pub(crate) fn values(&self) -> Values<'_> {
+        Values(self)
     }
 
     /// Names the first thing that does not fit before anything is asked of a server.
@@ -109,12 +173,14 @@ impl<'a> Parameters<'a> {
     pub(crate) fn check(&self, statement: &Statement) -> Result<(), Error> {
         let expected = statement.params();
         check_count(expected.len(), self.len())?;
-        if let Self::Owned(values) = self {
-            for (at, (bound, expected)) in values.iter().zip(expected).enumerate() {
-                if !(bound.accepts)(expected) {
+        if let Self::Owned(first, more) = self {
+            let values = std::iter::once(first).chain(more);
+            for (at, (bound, expected)) in values.zip(expected).enumerate() {
+                let value = bound.value();
+                if !value.fits(expected) {
                     return Err(Error::bad_input(BadInput::ParameterType {
                         position: at + 1,
-                        given: bound.type_name.into(),
+                        given: value.type_name().into(),
                         expected: expected.name().into(),
                     }));
                 }
@@ -127,7 +193,7 @@ impl<'a> Parameters<'a> {
         match self {
             Self::None | Self::Mixed => 0,
             Self::Borrowed(values) => values.len(),
-            Self::Owned(values) => values.len(),
+            Self::Owned(_, more) => 1 + more.len(),
         }
     }
 }

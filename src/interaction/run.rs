@@ -214,10 +214,10 @@ macro_rules! collected_output {
 
 collected_output! {
     Rows, [], Keep::Rows, Vec<Row>, |answer: Answer| Ok(answer.rows);
-    One, [], Keep::Rows, Row, one;
-    Opt, [], Keep::Rows, Option<Row>, opt;
+    One, [], Keep::First, Row, one;
+    Opt, [], Keep::First, Option<Row>, opt;
     Count, [], Keep::Count, u64, |answer: Answer| Ok(answer.affected);
-    Scalar<T>, [T: FromSqlOwned + Send + 'static], Keep::Rows, T, scalar;
+    Scalar<T>, [T: FromSqlOwned + Send + 'static], Keep::First, T, scalar;
 }
 
 impl sealed::Sealed for Stream {}
@@ -257,9 +257,9 @@ fn scalar<T: FromSqlOwned>(answer: Answer) -> Result<T, Error> {
         .map_err(|source| Error::new(ErrorKind::Decode, Outcome::Committed, Phase::Reading).with_source(source))
 }
 
-fn opt_of(mut answer: Answer, wanted: &'static str) -> Result<Option<Row>, Error> {
-    match answer.rows.len() {
-        0 | 1 => Ok(answer.rows.pop()),
+fn opt_of(answer: Answer, wanted: &'static str) -> Result<Option<Row>, Error> {
+    match answer.seen {
+        0 | 1 => Ok(answer.first),
         more => Err(row_count(wanted, more)),
     }
 }

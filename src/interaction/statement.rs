@@ -18,7 +18,11 @@ use crate::session::{Mode, Prepared, Reach};
 /// What to keep of a statement's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keep {
+    /// All rows.
     Rows,
+    /// The first row, and how many there are.
+    First,
+    /// How many rows the statement changed or gave.
     Count,
 }
 
@@ -26,6 +30,10 @@ pub(super) enum Keep {
 #[derive(Debug, Default)]
 pub(super) struct Answer {
     pub(super) rows: Vec<Row>,
+    /// With [`Keep::First`]: the first row.
+    pub(super) first: Option<Row>,
+    /// How many rows came.
+    pub(super) seen: usize,
     pub(super) affected: u64,
 }
 
@@ -38,6 +46,17 @@ pub(super) struct Ready<'a> {
 }
 
 impl<'a> Ready<'a> {
+    /// Takes `sql` from the session's cache, if it is there, and checks the parameters against it.
+    pub(super) fn cached(
+        lease: &Lease,
+        sql: &str,
+        parameters: &'a Parameters<'a>,
+        access: Access,
+    ) -> Option<Result<Self, Error>> {
+        let prepared = lease.session().cached(sql)?;
+        Some(Self::checked(lease, prepared, parameters, access))
+    }
+
     /// Prepares `sql` on the lease's session and checks the parameters against it.
     pub(super) async fn new(
         lease: &Lease,
@@ -47,6 +66,15 @@ impl<'a> Ready<'a> {
     ) -> Result<Self, Error> {
         let prepared = lease.session().prepare(sql).await;
         let prepared = prepared.map_err(|failure| on(lease, failure::prepare_error(failure, sql, access)))?;
+        Self::checked(lease, prepared, parameters, access)
+    }
+
+    fn checked(
+        lease: &Lease,
+        prepared: Prepared,
+        parameters: &'a Parameters<'a>,
+        access: Access,
+    ) -> Result<Self, Error> {
         parameters
             .check(&prepared.statement)
             .map_err(|error| on(lease, error))?;
@@ -90,30 +118,26 @@ impl<'a> Ready<'a> {
         self.mark(lease);
         let client = session.client();
         let whole = async {
-            match keep {
-                Keep::Rows => {
-                    let mut rows = pin!(client.query_raw(self.statement(), self.parameters.values()).await?);
-                    let mut answer = Answer::default();
-                    while let Some(row) = rows.try_next().await? {
-                        answer.rows.push(row);
-                    }
-                    answer.affected = rows.rows_affected().unwrap_or_default();
-                    Ok(answer)
-                }
-                Keep::Count => {
-                    let affected = client.execute_raw(self.statement(), self.parameters.values()).await?;
-                    Ok(Answer {
-                        rows: Vec::new(),
-                        affected,
-                    })
+            // In a box of its own: it has room for the preparing of a text, which is never given to it. The future of the
+            // whole call stays small, and small boxes are cheap.
+            let rows = Box::pin(client.query_raw(self.statement(), self.parameters.values())).await?;
+            let mut rows = pin!(rows);
+            let mut answer = Answer::default();
+            while let Some(row) = rows.try_next().await? {
+                answer.seen += 1;
+                match keep {
+                    Keep::Rows => answer.rows.push(row),
+                    Keep::First if answer.seen == 1 => answer.first = Some(row),
+                    Keep::First | Keep::Count => {}
                 }
             }
+            answer.affected = rows.rows_affected().unwrap_or_default();
+            Ok(answer)
         };
-        let (answer, flight) = session
-            .request(lease.ticket(), self.mode(), pin!(whole))
+        let answer = session
+            .request_whole(lease.ticket(), self.mode(), pin!(whole))
             .await
             .map_err(|failure| self.failed(lease, failure))?;
-        flight.landed();
         self.finish(lease)?;
         Ok(answer)
     }

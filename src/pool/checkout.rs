@@ -252,9 +252,7 @@ impl Lease {
     async fn ping(&self) -> Result<(), crate::session::Failure> {
         let session = self.session();
         let alive = pin!(session.client().check_connection());
-        let ((), flight) = session.request(self.ticket(), Mode::Template, alive).await?;
-        flight.landed();
-        Ok(())
+        session.request_whole(self.ticket(), Mode::Template, alive).await
     }
 }
 

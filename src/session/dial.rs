@@ -65,15 +65,16 @@ pub(crate) async fn dial(runtime: &Arc<dyn Runtime>, plan: &DialPlan) -> Result<
         endpoint,
         what: "no process id was sent",
     })?;
-    let (session, inbox, ending) = Session::new(
+    let (session, driver) = Session::new(
         client,
+        connection,
         observed,
         Arc::clone(runtime),
         address,
         (pid, key),
         plan.settings,
     );
-    Ok((session, Driver::new(connection, inbox, ending)))
+    Ok((session, driver))
 }
 
 fn backend(observed: &Observed) -> Option<(i32, i32)> {

@@ -14,34 +14,37 @@ mod request;
 mod settle;
 mod statements;
 mod tap;
+mod wire;
 
 #[cfg(fuzzing)]
 pub use self::observer::fuzz_tap;
 
 pub(crate) use self::clean_up::Reach;
 pub(crate) use self::dial::{DialError, DialPlan, dial};
-pub(crate) use self::driver::{Ended, Ending};
 pub(crate) use self::fence::Ticket;
 pub(crate) use self::request::{Failure, Flight};
 pub(crate) use self::settle::{Need, SettleError, settle};
 pub(crate) use self::statements::{CacheLimits, Prepared};
+pub(crate) use self::wire::{Ended, Ending};
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_channel::{Receiver, Sender};
+use async_channel::Sender;
 use event_listener::Event;
 use futures_channel::oneshot;
-use tokio_postgres::Client;
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{Client, Connection};
 
 use self::cancel_request::CancelRequest;
 use self::dial::Address;
-use self::driver::Job;
+use self::driver::{Driver, Job};
 use self::fence::Fence;
 use self::statements::StatementCache;
-use self::tap::Observed;
+use self::tap::{Observed, Tap};
+use self::wire::Wire;
 use crate::runtime::{Endpoint, Runtime};
 use crate::sql;
 
@@ -71,6 +74,7 @@ pub(crate) enum Mode {
 pub(crate) struct Session {
     client: Client,
     observed: Observed,
+    wire: Arc<Wire>,
     ending: Arc<Ending>,
     inbox: Sender<Job>,
     runtime: Arc<dyn Runtime>,
@@ -124,17 +128,20 @@ pub(crate) enum Verdict {
 impl Session {
     fn new(
         client: Client,
+        connection: Connection<Tap, NoTlsStream>,
         observed: Observed,
         runtime: Arc<dyn Runtime>,
         address: Address,
         (pid, key): (i32, i32),
         settings: SessionSettings,
-    ) -> (Arc<Self>, Receiver<Job>, Arc<Ending>) {
+    ) -> (Arc<Self>, Driver) {
         let (inbox, jobs) = async_channel::bounded(INBOX);
         let ending = Arc::new(Ending::default());
+        let wire = Arc::new(Wire::new(connection, Arc::clone(&ending)));
         let session = Self {
             client,
             observed,
+            wire: Arc::clone(&wire),
             ending: Arc::clone(&ending),
             inbox,
             runtime,
@@ -151,7 +158,7 @@ impl Session {
             marks: AtomicU8::new(0),
             asked_read_only: AtomicBool::new(false),
         };
-        (Arc::new(session), jobs, ending)
+        (Arc::new(session), Driver::new(wire, jobs, ending))
     }
 
     pub(crate) fn pid(&self) -> i32 {
@@ -260,11 +267,16 @@ impl Session {
         queued
     }
 
+    /// The statement for `sql`, if the cache has it.
+    pub(crate) fn cached(&self, sql: &str) -> Option<Prepared> {
+        self.statements().get(sql)
+    }
+
     /// The statement for `sql`, from the cache or newly parsed by the server.
     ///
     /// The parse runs in the driver and goes on when this future is dropped, so that no server statement is lost track of.
     pub(crate) async fn prepare(self: &Arc<Self>, sql: &str) -> Result<Prepared, Failure> {
-        if let Some(prepared) = self.statements().get(sql) {
+        if let Some(prepared) = self.cached(sql) {
             return Ok(prepared);
         }
         let (reply, answer) = oneshot::channel();

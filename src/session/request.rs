@@ -7,7 +7,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio_postgres::error::SqlState;
 
@@ -117,6 +117,28 @@ impl Session {
     where
         F: Future<Output = Result<T, tokio_postgres::Error>>,
     {
+        self.entering(ticket, mode, request)
+    }
+
+    /// Like [`request`](Self::request), for a request whose result is its whole answer: it has landed then.
+    pub(crate) fn request_whole<'a, T, F>(
+        self: &'a Arc<Self>,
+        ticket: Ticket,
+        mode: Mode,
+        request: Pin<&'a mut F>,
+    ) -> impl Future<Output = Result<T, Failure>> + use<'a, T, F>
+    where
+        F: Future<Output = Result<T, tokio_postgres::Error>>,
+    {
+        let mut entering = self.entering(ticket, mode, request);
+        std::future::poll_fn(move |cx| {
+            let answered = ready!(entering.poll_answer(cx))?;
+            self.in_flight.fetch_sub(1, Ordering::AcqRel);
+            Poll::Ready(Ok(answered))
+        })
+    }
+
+    fn entering<'a, F>(self: &'a Arc<Self>, ticket: Ticket, mode: Mode, request: Pin<&'a mut F>) -> Entering<'a, F> {
         Entering {
             session: self,
             ticket,
@@ -237,39 +259,12 @@ impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Future for Enterin
     type Output = Result<(T, Flight), Failure>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let polled = if this.entered {
-            this.request.as_mut().poll(cx)
-        } else {
-            this.enter(cx)?
+        let value = ready!(self.poll_answer(cx))?;
+        let flight = Flight {
+            session: Arc::clone(self.session),
+            entry: self.entry,
         };
-        match polled {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(value)) => Poll::Ready(Ok((
-                value,
-                Flight {
-                    session: Arc::clone(this.session),
-                    entry: this.entry,
-                },
-            ))),
-            Poll::Ready(Err(error)) => {
-                let at_once = !this.entered;
-                let failure = match this.session.classify(error, at_once) {
-                    Failure::Lost { .. } => {
-                        let (untouched, reason) = this.session.last_word(Some(this.written_before));
-                        let alone = this.session.is_sole(this.entry);
-                        Failure::Lost {
-                            untouched,
-                            alone,
-                            reason,
-                        }
-                    }
-                    other => other,
-                };
-                this.session.in_flight.fetch_sub(1, Ordering::AcqRel);
-                Poll::Ready(Err(failure))
-            }
-        }
+        Poll::Ready(Ok((value, flight)))
     }
 }
 
@@ -282,11 +277,40 @@ impl Drop for Encoding<'_> {
 }
 
 impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Entering<'_, F> {
+    /// The answer. A failed request has landed; one that gave a result is still in flight.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Failure>> {
+        let polled = if self.entered {
+            self.request.as_mut().poll(cx)
+        } else {
+            self.enter(cx)?
+        };
+        polled.map(|answer| answer.map_err(|error| self.failed(error)))
+    }
+
+    fn failed(&self, error: tokio_postgres::Error) -> Failure {
+        let session = self.session;
+        let at_once = !self.entered;
+        let failure = match session.classify(error, at_once) {
+            Failure::Lost { .. } => {
+                let (untouched, reason) = session.last_word(Some(self.written_before));
+                Failure::Lost {
+                    untouched,
+                    alone: session.is_sole(self.entry),
+                    reason,
+                }
+            }
+            other => other,
+        };
+        session.in_flight.fetch_sub(1, Ordering::AcqRel);
+        failure
+    }
+
     /// The first poll, under the fence: what it queues is in the session before the ticket can be voided.
     fn enter(&mut self, cx: &mut Context<'_>) -> Result<Poll<F::Output>, Failure> {
         let Some(admitted) = self.session.fence.admit(self.ticket) else {
             return Err(Failure::Fenced);
         };
+        let hold = self.session.wire.hold();
         self.written_before = self.session.observed.written();
         self.session.ensure_mode(self.mode);
         let block = self.mode == Mode::ReadOnlyBlock;
@@ -309,6 +333,11 @@ impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Entering<'_, F> {
         }
         // Stays false when the request ended here: nothing can have come back yet.
         self.entered = polled.is_pending();
+        // With others before it, it leaves together with theirs.
+        if self.entry.first {
+            hold.push();
+        }
+        drop(hold);
         drop(admitted);
         Ok(polled)
     }

@@ -1,0 +1,266 @@
+//! The wire: a session's `tokio_postgres::Connection`, and who polls it.
+//!
+//! Between the driver and the tap. The driver polls it whenever something happens; a caller that has just queued a request
+//! polls it once itself, so that the bytes leave at once and the driver need not be woken for them. Whoever polls, it is
+//! the driver that is woken later. It decides nothing and ends nothing: an end that a caller meets is left to the driver.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use futures_util::task::AtomicWaker;
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{AsyncMessage, Connection};
+
+use super::tap::Tap;
+
+/// How a session ends: asked to from outside, told from inside. It is the waker of all that its driver waits for.
+#[derive(Debug, Default)]
+pub(crate) struct Ending {
+    killed: AtomicBool,
+    /// See [`Hold`].
+    alarm: AtomicU8,
+    driver: AtomicWaker,
+    ended: OnceLock<Ended>,
+}
+
+/// Why a session ended.
+#[derive(Clone, Debug)]
+pub(crate) enum Ended {
+    /// We closed it.
+    Closed,
+    /// The connection failed, or the server ended it; the server's own words, if it had any.
+    Failed(Arc<tokio_postgres::Error>),
+    /// The executor dropped the driver.
+    Dropped,
+}
+
+/// See the file's header.
+pub(super) struct Wire {
+    line: Mutex<Line>,
+    ending: Arc<Ending>,
+    /// Wakes the driver, or is noted, while a caller is at it.
+    waker: Waker,
+}
+
+struct Line {
+    /// Gone once the driver has ended.
+    connection: Option<Connection<Tap, NoTlsStream>>,
+    /// The end, where a caller met it.
+    over: Option<Ended>,
+}
+
+/// While it lives, the driver is not woken, only noted as to be woken: whoever holds it is about to poll the wire.
+///
+/// One at a time: it is held under the session's fence.
+pub(super) struct Hold<'a> {
+    wire: &'a Wire,
+}
+
+/// States of the alarm: nobody holds it; held; held, and the driver is to be woken after.
+mod alarm {
+    pub(super) const FREE: u8 = 0;
+    pub(super) const HELD: u8 = 1;
+    pub(super) const RUNG: u8 = 2;
+}
+
+impl Ending {
+    /// Ends the session at once: the driver drops the connection when it next runs.
+    pub(crate) fn kill(&self) {
+        self.killed.store(true, Ordering::Release);
+        self.wake_driver();
+    }
+
+    pub(super) fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::Acquire)
+    }
+
+    /// There is something to do: a job in the inbox, bytes, a request, an end.
+    pub(super) fn wake_driver(&self) {
+        // A change, always: what the caller of this did is seen by whoever changes the alarm after it.
+        if self.alarm.fetch_or(alarm::RUNG, Ordering::AcqRel) & alarm::HELD == 0 {
+            self.alarm.fetch_and(!alarm::RUNG, Ordering::AcqRel);
+            self.driver.wake();
+        }
+    }
+
+    /// Wakes are noted from here on.
+    fn silence(&self) {
+        self.alarm.fetch_or(alarm::HELD, Ordering::AcqRel);
+    }
+
+    /// Forgets the wakes noted so far: what they were for is seen by what follows.
+    fn attend(&self) {
+        self.alarm.swap(alarm::HELD, Ordering::AcqRel);
+    }
+
+    /// Passes on a wake that was noted and not attended to.
+    fn release(&self) {
+        if self.alarm.swap(alarm::FREE, Ordering::AcqRel) & alarm::RUNG != 0 {
+            self.wake_driver();
+        }
+    }
+
+    /// Whom to wake from now on.
+    pub(super) fn register_driver(&self, waker: &Waker) {
+        self.driver.register(waker);
+    }
+
+    /// Why the session ended, once it has.
+    pub(crate) fn ended(&self) -> Option<&Ended> {
+        self.ended.get()
+    }
+
+    /// Writes down why the session ended; the first word counts.
+    pub(super) fn conclude(&self, why: Ended) {
+        let _ = self.ended.set(why);
+    }
+}
+
+impl Wake for Ending {
+    fn wake(self: Arc<Self>) {
+        self.wake_driver();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.wake_driver();
+    }
+}
+
+impl Wire {
+    pub(super) fn new(connection: Connection<Tap, NoTlsStream>, ending: Arc<Ending>) -> Self {
+        Self {
+            line: Mutex::new(Line {
+                connection: Some(connection),
+                over: None,
+            }),
+            waker: Waker::from(Arc::clone(&ending)),
+            ending,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The driver's turn.
+    pub(super) fn poll(&self) -> Poll<Ended> {
+        self.lock().poll(&self.waker)
+    }
+
+    /// Drops the connection, which is what callers notice.
+    pub(super) fn hang_up(&self) {
+        let connection = self.lock().connection.take();
+        drop(connection);
+    }
+
+    /// A caller is about to queue a request.
+    pub(super) fn hold(&self) -> Hold<'_> {
+        self.ending.silence();
+        Hold { wire: self }
+    }
+}
+
+impl Hold<'_> {
+    /// Sends what was queued, unless the driver is at it.
+    pub(super) fn push(&self) {
+        let mut line = match self.wire.line.try_lock() {
+            Ok(line) => line,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        self.wire.ending.attend();
+        if let Poll::Ready(over) = line.poll(&self.wire.waker) {
+            line.over = Some(over);
+            self.wire.ending.wake_driver();
+        }
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.wire.ending.release();
+    }
+}
+
+impl Line {
+    fn poll(&mut self, waker: &Waker) -> Poll<Ended> {
+        if let Some(over) = self.over.take() {
+            return Poll::Ready(over);
+        }
+        let Some(connection) = &mut self.connection else {
+            // Told already.
+            return Poll::Pending;
+        };
+        loop {
+            match connection.poll_message(&mut Context::from_waker(waker)) {
+                Poll::Ready(Some(Ok(AsyncMessage::Notice(notice)))) => {
+                    tracing::debug!(sqlstate = notice.code().code(), severity = notice.severity(), "notice");
+                }
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Ended::Failed(Arc::new(error))),
+                Poll::Ready(None) => return Poll::Ready(Ended::Closed),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wire")
+            .field("ending", &self.ending)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+
+    use super::Ending;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_wake_under_a_hold_is_passed_on_unless_it_was_attended_to() {
+        let (ending, count) = (Ending::default(), Arc::new(Count::default()));
+        let woken = || {
+            ending.register_driver(&Waker::from(Arc::clone(&count)));
+            count.0.swap(0, Ordering::SeqCst)
+        };
+        woken();
+        ending.wake_driver();
+        assert_eq!(woken(), 1, "nobody holds it");
+
+        ending.silence();
+        ending.wake_driver();
+        ending.wake_driver();
+        assert_eq!(woken(), 0, "held");
+        ending.release();
+        assert_eq!(woken(), 1, "passed on, once");
+
+        ending.silence();
+        ending.wake_driver();
+        ending.attend();
+        ending.release();
+        assert_eq!(woken(), 0, "attended to");
+
+        ending.silence();
+        ending.attend();
+        ending.kill();
+        ending.release();
+        assert_eq!(woken(), 1, "what came after is passed on");
+        assert!(ending.is_killed());
+    }
+}
