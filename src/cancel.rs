@@ -53,6 +53,11 @@ impl Cancel {
         self.inner.cancelled.load(Ordering::SeqCst)
     }
 
+    /// Whether both are clones of one flag.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// Waits until the flag is set; at once if it is.
     ///
     /// # Cancel safety

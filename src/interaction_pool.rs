@@ -3,7 +3,6 @@
 //! Where every call begins. It keeps the list of pools and delegates: to the route for the choice, to the interaction for
 //! the work, to the pools for everything about sessions.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
@@ -11,8 +10,9 @@ use std::time::Duration;
 
 use crate::config::PoolConfig;
 use crate::error::{BadInput, Error};
-use crate::interaction::Run;
-use crate::pool::{CloseReport, ConnectionPool, PoolStatus};
+use crate::interaction::{Door, IntoInteraction, Notify, Transact, Transaction};
+use crate::listener::{Listen, Listeners};
+use crate::pool::{CloseReport, ConnectionPool, EVENTS, Events, PoolStatus, Stats};
 use crate::route::{Access, NamedPools};
 use crate::runtime::Runtime;
 
@@ -38,6 +38,7 @@ use crate::runtime::Runtime;
 #[derive(Clone)]
 pub struct InteractionPool {
     pools: Arc<NamedPools>,
+    listeners: Arc<Listeners>,
 }
 
 /// Collects named pools; made by [`InteractionPool::builder`].
@@ -45,6 +46,7 @@ pub struct InteractionPool {
 pub struct InteractionPoolBuilder {
     runtime: Arc<dyn Runtime>,
     configs: Vec<PoolConfig>,
+    events: usize,
 }
 
 impl InteractionPool {
@@ -53,15 +55,91 @@ impl InteractionPool {
         InteractionPoolBuilder {
             runtime: Arc::new(runtime),
             configs: Vec::new(),
+            events: EVENTS,
         }
     }
 
-    /// An interaction: one SQL statement, to be given its parameters and options, and awaited.
+    /// An interaction: one SQL statement, to be given its parameters and options, and awaited; or a function over a
+    /// transaction, as with [`transact`](Self::transact), whose parameter's type must be written out then.
     ///
-    /// Without options it is a write on the default write pool, and gives all its rows.
+    /// Without options it is a write on the default write pool; SQL gives all its rows.
+    ///
+    /// ```
+    /// # async fn example(db: gdbpool::InteractionPool) -> Result<(), gdbpool::Error> {
+    /// use gdbpool::Transaction;
+    ///
+    /// let rows = db.run("SELECT name FROM users WHERE id = $1").bind(7i32).read().await?;
+    /// let added = db
+    ///     .run(|tx: Transaction| async move { tx.execute("INSERT INTO users (name) VALUES ('Ann')", &[]).await })
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[track_caller]
-    pub fn run<'a>(&'a self, sql: impl Into<Cow<'a, str>>) -> Run<'a> {
-        Run::new(&self.pools, sql.into(), Location::caller())
+    pub fn run<'db, I, Kind>(&'db self, interaction: I) -> I::Interaction
+    where
+        I: IntoInteraction<'db, Kind>,
+    {
+        interaction.into_interaction(Door(&self.pools), Location::caller())
+    }
+
+    /// A function interaction: what `function` does is one transaction, committed when it returns `Ok`, rolled back when it
+    /// returns `Err`, panics or is dropped, and run again as a whole where that is safe; see [`Transact`].
+    ///
+    /// ```
+    /// # async fn example(db: gdbpool::InteractionPool) -> Result<(), gdbpool::Error> {
+    /// use gdbpool::Isolation;
+    ///
+    /// let account = String::from("Ann");
+    /// let balance: i64 = db
+    ///     .transact(|tx| {
+    ///         let account = account.clone(); // once for each run
+    ///         async move {
+    ///             let sql = "UPDATE accounts SET balance = balance - $1 WHERE name = $2 RETURNING balance";
+    ///             Ok(tx.query_one(sql, &[&10i64, &account]).await?.get(0))
+    ///         }
+    ///     })
+    ///     .isolation(Isolation::Serializable)
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn transact<F, Fut, T>(&self, function: F) -> Transact<'_, 'static, F>
+    where
+        F: FnMut(Transaction) -> Fut,
+        Fut: Future<Output = Result<T, Error>>,
+    {
+        Transact::new(&self.pools, function, Location::caller())
+    }
+
+    /// A subscription to a channel of NOTIFY, to be begun with [`subscribe`](Listen::subscribe) or
+    /// [`into_queue`](Listen::into_queue). Listens on the server of the default write pool.
+    ///
+    /// ```
+    /// # async fn example(db: gdbpool::InteractionPool) -> Result<(), gdbpool::Error> {
+    /// use gdbpool::ListenEvent;
+    ///
+    /// let mut jobs = db.listen_on("jobs").subscribe().await?;
+    /// while let Some(event) = jobs.next().await {
+    ///     match event {
+    ///         ListenEvent::Notification(job) => println!("{}", job.payload()),
+    ///         ListenEvent::Subscribed | ListenEvent::Resumed => println!("read the table anew"),
+    ///         other => println!("{other:?}"),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn listen_on(&self, channel: impl Into<String>) -> Listen<'_> {
+        Listen::new(&self.pools, &self.listeners, channel.into())
+    }
+
+    /// A notification to a channel, sent when it is awaited, and received by its listeners when it is committed, which is at
+    /// once.
+    #[track_caller]
+    pub fn notify(&self, channel: impl Into<String>, payload: impl Into<String>) -> Notify<'_> {
+        Notify::new(&self.pools, channel.into(), payload.into(), Location::caller())
     }
 
     /// The pool of this name, to check out sessions from or to look at.
@@ -91,7 +169,9 @@ impl InteractionPool {
     /// # Cancel safety
     /// Yes: the pool is out from the first poll on; a dropped future only stops waiting and cutting.
     pub async fn remove_pool(&self, name: &str, timeout: Duration) -> Result<CloseReport, Error> {
-        Ok(self.pools.remove(name)?.close(timeout).await)
+        let report = self.pools.remove(name)?.close(timeout).await;
+        self.listeners.rest().await;
+        Ok(report)
     }
 
     /// The reports of all pools, in the order they were added.
@@ -100,13 +180,30 @@ impl InteractionPool {
         self.pools.all().iter().map(ConnectionPool::status).collect()
     }
 
+    /// A snapshot of all pools, to print or to export: their reports, and what is counted over all of them.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.pools.stats()
+    }
+
+    /// What happens to the pools from now on, as a stream: connects and failures, sessions that end, overlong holds, work
+    /// that was abandoned and what became of it.
+    ///
+    /// Any number of readers; each sees everything, up to a bound that [`events`](InteractionPoolBuilder::events) sets.
+    /// Nothing is made while nobody reads.
+    pub fn events(&self) -> Events {
+        self.pools.events()
+    }
+
     /// Closes all pools, each given `timeout` for its leases to come back, and reports what was cut.
     ///
     /// # Cancel safety
     /// Yes: all pools are closed from the first poll on.
     pub async fn close(&self, timeout: Duration) -> Vec<CloseReport> {
         let pools = self.pools.all();
-        futures_util::future::join_all(pools.iter().map(|pool| pool.close(timeout))).await
+        let reports = futures_util::future::join_all(pools.iter().map(|pool| pool.close(timeout))).await;
+        self.listeners.rest().await;
+        reports
     }
 }
 
@@ -114,6 +211,13 @@ impl InteractionPoolBuilder {
     /// Adds a named pool. The first one is the default for everything not said otherwise.
     pub fn pool(mut self, config: PoolConfig) -> Self {
         self.configs.push(config);
+        self
+    }
+
+    /// How many events a reader of [`events`](InteractionPool::events) may fall behind before it loses the oldest. At least
+    /// 1; default 1,024; each costs some tens of bytes while anybody reads.
+    pub fn events(mut self, capacity: usize) -> Self {
+        self.events = capacity;
         self
     }
 
@@ -129,7 +233,7 @@ impl InteractionPoolBuilder {
         if self.configs.is_empty() {
             return Err(Error::bad_input(BadInput::NoPool));
         }
-        let pools = NamedPools::new(self.runtime);
+        let pools = NamedPools::new(self.runtime, self.events);
         for config in self.configs {
             pools.add(config)?;
         }
@@ -140,7 +244,10 @@ impl InteractionPoolBuilder {
                 tracing::warn!(pool = pool.name(), %error, "the pool starts without its minimum of sessions");
             }
         }
-        Ok(InteractionPool { pools: Arc::new(pools) })
+        Ok(InteractionPool {
+            pools: Arc::new(pools),
+            listeners: Arc::default(),
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! gdbpool: a pool of PostgreSQL connection pools for any async executor.
 //!
-//! It runs *interactions* (an SQL statement, and later a function over a transaction) on named pools over a primary and
-//! its standbys, on smol, async-std, tokio, or whatever implements [`Runtime`].
+//! It runs *interactions* (an SQL statement, or a function over a transaction) on named pools over a primary and its
+//! standbys, and listens for NOTIFY, on smol, async-std, tokio, or whatever implements [`Runtime`].
 //!
 //! ```
 //! # async fn example(runtime: impl gdbpool::Runtime) -> Result<(), gdbpool::Error> {
@@ -26,11 +26,22 @@
 //! |---|---|
 //! | `interaction_pool` | the user's handle |
 //! | `interaction` | what is asked, and the one loop that runs and retries it |
+//! | `listener` | channels, subscribers, and a mark wherever notifications may be missing |
 //! | `route` | which pool serves it |
 //! | `pool` | one node's ledger of sessions: idle, leased, settling, connecting, closing, waiting |
 //! | `session` | one connection: dial, the tap on its bytes, its driver, statement cache, clean-up, cancel request |
 //! | `runtime` | the seam to the executor, and its adapters |
 //! | `error`, `config`, `cancel`, `time`, `sql`, `observe` | values |
+//!
+//! # Cargo features
+//!
+//! Each only adds; none changes behaviour.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `smol` (default), `async-std`, `tokio` | the adapter of that name |
+//! | `metrics` | the pools' numbers through the `metrics` facade, under OpenTelemetry's names (`db.client.connection.*`); install the recorder before a pool is opened |
+//! | `array-impls`, `with-bit-vec-0_9`, `with-chrono-0_4`, `with-cidr-0_3`, `with-eui48-1`, `with-geo-types-0_7`, `with-jiff-0_2`, `with-serde_json-1`, `with-smol_str-01`, `with-time-0_3`, `with-uuid-1`, and the older versions that tokio-postgres has | those crates' types as parameters and columns |
 //!
 //! # What a pool promises
 //!
@@ -55,6 +66,7 @@ mod config;
 mod error;
 mod interaction;
 mod interaction_pool;
+mod listener;
 mod observe;
 mod pool;
 mod route;
@@ -70,7 +82,7 @@ pub mod fuzzing {
     pub use crate::{pool::fuzz_ledger as ledger, session::fuzz_tap as tap};
 }
 
-pub use tokio_postgres::{Row, types};
+pub use tokio_postgres::{Column, Row, SimpleQueryRow, types};
 
 #[cfg(feature = "async-std")]
 pub use crate::runtime::AsyncStd;
@@ -80,12 +92,18 @@ pub use crate::runtime::Smol;
 pub use crate::runtime::Tokio;
 pub use crate::{
     cancel::Cancel,
-    config::{PoolConfig, SocketOptions},
+    config::{PasswordRequest, PoolConfig, Setup, SocketOptions},
     error::{BadInput, CheckoutReport, Error, ErrorKind, Holder, Outcome, Phase, TimeoutCause},
-    interaction::{CopyIn, CopyOut, Count, LeaseRows, One, Opt, Output, RowStream, Rows, Run, Scalar, Stream},
+    interaction::{
+        AsyncResult, Batch, BatchResult, CopyIn, CopyOut, Count, Cursor, DryRun, FromRow, IntoInteraction, Isolation,
+        LeaseRows, Notify, One, Opt, Output, Partial, PartialRun, PartialTransact, PinnedTransaction, Receipt,
+        RowStream, Rows, Run, Scalar, Stream, Transact, Transaction, Typed, Within,
+    },
     interaction_pool::{InteractionPool, InteractionPoolBuilder},
-    pool::{CloseReason, CloseReport, ConnectionPool, Lease, PoolStatus},
+    listener::{GapCause, Listen, ListenEvent, Notification, QueueSubscription, Subscription},
+    pool::{CloseReason, CloseReport, ConnectionPool, Events, Lease, PoolEvent, PoolStatus, Stats},
     runtime::{BoxFuture, BoxStream, ByteStream, Endpoint, Runtime},
+    session::Abandoned,
     time::Instant,
 };
 

@@ -1,7 +1,7 @@
 //! A lexer for SQL text, as far as the library looks into it: words, quoted things, punctuation, comments skipped.
 //!
 //! A value-level helper for clean-up and for error messages. It follows PostgreSQL's own lexical rules (manual, chapter
-//! 4.1, `standard_conforming_strings` on); it never parses grammar and never changes text.
+//! 4.1, `standard_conforming_strings` on); it never parses grammar and never changes text itself, but says where things are.
 
 /// One token; blanks and comments are skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,13 +18,61 @@ pub(crate) enum Token<'a> {
 
 /// The tokens of `sql`, in order. Unterminated strings and comments reach to the end of the text.
 pub(crate) fn tokens(sql: &str) -> impl Iterator<Item = Token<'_>> {
+    positions(sql).map(|(_, token)| token)
+}
+
+/// The tokens of `sql`, each with the byte it begins at.
+pub(crate) fn positions(sql: &str) -> impl Iterator<Item = (usize, Token<'_>)> {
     let mut rest = sql;
     std::iter::from_fn(move || {
         rest = skip_blank(rest);
+        let at = sql.len() - rest.len();
         let (token, length) = token(rest)?;
         rest = &rest[length..];
-        Some(token)
+        Some((at, token))
     })
+}
+
+/// The number of a `$n` placeholder, and its length in the text.
+pub(crate) fn placeholder(token: Token<'_>) -> Option<(usize, usize)> {
+    let Token::Constant(text) = token else {
+        return None;
+    };
+    let number = text.strip_prefix('$')?.parse().ok()?;
+    Some((number, text.len()))
+}
+
+/// The first statement in `sql` that begins or ends a transaction, or changes the mode of the present one, by its words.
+///
+/// SAVEPOINT, RELEASE and ROLLBACK TO stay inside a transaction and are none of them.
+pub(crate) fn transaction_control(sql: &str) -> Option<String> {
+    const ALONE: [&str; 5] = ["abort", "begin", "commit", "end", "start"];
+    const WITH_NEXT: [[&str; 2]; 3] = [["prepare", "transaction"], ["set", "transaction"], ["set", "session"]];
+    let mut before = [Token::Mark(';'), Token::Mark(';')];
+    // One more at the end, so that the last word has a next one, too.
+    for token in tokens(sql).chain([Token::Mark(';')]) {
+        let [ahead, previous] = before;
+        if let (Token::Mark(';'), Token::Word(first)) = (ahead, previous) {
+            let next = match token {
+                Token::Word(next) => next,
+                _ => "",
+            };
+            let is = |word: &str, known: &str| word.eq_ignore_ascii_case(known);
+            let controls = ALONE.iter().any(|known| is(first, known))
+                || WITH_NEXT.iter().any(|[a, b]| is(first, a) && is(next, b))
+                || (is(first, "rollback") && !is(next, "to"));
+            if controls {
+                let words = if next.is_empty() {
+                    first.to_owned()
+                } else {
+                    format!("{first} {next}")
+                };
+                return Some(words.to_ascii_uppercase());
+            }
+        }
+        before = [previous, token];
+    }
+    None
 }
 
 /// Whether more than one statement is in `sql` (a `;` with something behind it).
@@ -77,6 +125,37 @@ pub(crate) fn commits(sql: &str) -> Commits {
         (false, 2..) if rolls_back => Commits::OnItsWay,
         (false, _) => Commits::Never,
     }
+}
+
+/// The first word in `sql` that begins, ends or divides a transaction: savepoints, too, unlike [`transaction_control`].
+pub(crate) fn transaction_word(sql: &str) -> Option<&str> {
+    const CONTROL: [&str; 8] = [
+        "abort",
+        "begin",
+        "commit",
+        "end",
+        "release",
+        "rollback",
+        "savepoint",
+        "start",
+    ];
+    let mut first = true;
+    let mut prepare = None;
+    for token in tokens(sql) {
+        if let Token::Word(word) = token {
+            if first && CONTROL.iter().any(|known| word.eq_ignore_ascii_case(known)) {
+                return Some(word);
+            }
+            if prepare.is_some() && word.eq_ignore_ascii_case("transaction") {
+                return prepare;
+            }
+            prepare = (first && word.eq_ignore_ascii_case("prepare")).then_some(word);
+        } else {
+            prepare = None;
+        }
+        first = token == Token::Mark(';');
+    }
+    None
 }
 
 fn skip_blank(mut rest: &str) -> &str {
@@ -225,7 +304,7 @@ fn span(text: &str, takes: impl Fn(char) -> bool) -> usize {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Commits, Token, commits, has_several_statements, tokens};
+    use super::{Commits, Token, commits, has_several_statements, placeholder, positions, tokens, transaction_control};
 
     #[test]
     fn quotes_and_comments_hide_what_is_in_them() {
@@ -264,6 +343,31 @@ mod tests {
     }
 
     #[test]
+    fn words_that_begin_end_or_divide_a_transaction_are_found() {
+        for (sql, word) in [
+            ("ROLLBACK", "ROLLBACK"),
+            ("/* a */ Commit work", "Commit"),
+            ("SELECT 1; rollback to a", "rollback"),
+            ("PREPARE TRANSACTION 'a'", "PREPARE"),
+            (";; end", "end"),
+            ("start transaction", "start"),
+        ] {
+            assert_eq!(super::transaction_word(sql), Some(word), "{sql}");
+        }
+        for sql in [
+            "SELECT 'x; COMMIT'",
+            "PREPARE transactions AS SELECT 1",
+            "PREPARE a AS SELECT 1",
+            "SELECT begin FROM \"commit\"",
+            "INSERT INTO t VALUES ($$; commit$$)",
+            "",
+        ] {
+            let found = super::transaction_word(sql);
+            assert_eq!(found, None, "{sql}");
+        }
+    }
+
+    #[test]
     fn what_can_commit_by_itself_is_known_by_first_words() {
         for (sql, expected) in [
             ("SELECT CASE WHEN true THEN 1 END", Commits::Never),
@@ -278,6 +382,37 @@ mod tests {
             ("CREATE INDEX CONCURRENTLY i ON t (a)", Commits::OnItsWay),
         ] {
             assert_eq!(commits(sql), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn placeholders_are_found_with_their_place() {
+        let sql = "SELECT $1, '$2', $10 -- $3\n, $$ $4 $$, $a$ $5 $a$, \"$6\", x$7, $2::int";
+        let found: Vec<_> = positions(sql)
+            .filter_map(|(at, token)| placeholder(token).map(|(number, length)| (number, &sql[at..at + length])))
+            .collect();
+        assert_eq!(found, [(1, "$1"), (10, "$10"), (2, "$2")]);
+    }
+
+    #[test]
+    fn what_controls_a_transaction_is_known_by_its_words() {
+        for (sql, expected) in [
+            ("SELECT 1; COMMIT", Some("COMMIT")),
+            ("; start transaction read write", Some("START TRANSACTION")),
+            ("/* x */ End", Some("END")),
+            ("PREPARE TRANSACTION 'x'", Some("PREPARE TRANSACTION")),
+            ("SELECT 1; set transaction read write", Some("SET TRANSACTION")),
+            (
+                "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE",
+                Some("SET SESSION"),
+            ),
+            ("ROLLBACK", Some("ROLLBACK")),
+            ("SAVEPOINT a; ROLLBACK TO a; RELEASE a", None),
+            ("SELECT CASE WHEN true THEN 1 END; PREPARE p AS SELECT 1", None),
+            ("SET LOCAL work_mem = '1MB'; SELECT 'COMMIT; COMMIT'", None),
+            ("", None),
+        ] {
+            assert_eq!(transaction_control(sql).as_deref(), expected, "{sql}");
         }
     }
 

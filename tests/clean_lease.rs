@@ -22,5 +22,7 @@ mod scripted;
 #[path = "clean_lease/stage.rs"]
 mod stage;
 mod support;
+#[path = "clean_lease/transaction_ops.rs"]
+mod transaction_ops;
 #[path = "clean_lease/wire_events.rs"]
 mod wire_events;

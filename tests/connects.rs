@@ -315,6 +315,8 @@ async fn churn(runtime: Arc<dyn Runtime>, dsn: String) {
     let config = PoolConfig::new("p", &dsn)
         .expect("a DSN")
         .size(SESSIONS)
+        // A slow machine is not what this is about: no goodbye is cut short.
+        .close_timeout(Duration::from_secs(60))
         .application_name("churn");
     let pool = ConnectionPool::open(Arc::clone(&runtime), config).expect("a pool");
     let onlooker = PoolConfig::new("onlooker", &dsn).expect("a DSN").size(1);

@@ -121,6 +121,7 @@ fn nothing_shows_on_a_real_server() {
                 use_everything(&runtime, if server == Server::V15 { &keywords } else { &uri }).await;
                 let wrong = keywords.replace(SECRET, &format!("{SECRET}{SECRET}"));
                 fail_to_connect(&runtime, &wrong).await;
+                ask_for_the_password(&runtime, &keywords).await;
             })
         });
     }
@@ -189,6 +190,55 @@ async fn use_everything(runtime: &Arc<dyn Runtime>, dsn: &str) {
         &db.run(length).bind(VALUE).await.expect_err("the pool is closed"),
     ));
     drop(lease);
+}
+
+/// A password that a function gives, right and wrong, and whatever can be printed on the way; the values that a new session
+/// is set up with do not show either.
+async fn ask_for_the_password(runtime: &Arc<dyn Runtime>, dsn: &str) {
+    let right = dsn
+        .split("password=")
+        .nth(1)
+        .and_then(|rest| rest.split(" dbname=").next());
+    let right = right
+        .expect("a password")
+        .trim_matches('\'')
+        .replace("\\'", "'")
+        .replace("\\\\", "\\");
+    let without = format!(
+        "{} {}",
+        dsn.split(" password=").next().expect("a DSN"),
+        "dbname=postgres"
+    );
+    for (password, is_right) in [(right, true), (format!("{SECRET}{SECRET}"), false)] {
+        let config = PoolConfig::new("main", &without).expect("a sound DSN").min_size(1);
+        let config = config
+            .password_from(move |request| {
+                assert_unshown(&request);
+                let password = password.clone();
+                async move { Ok::<_, Error>(password) }
+            })
+            .on_connect(|setup| async move {
+                assert_unshown(&setup);
+                setup.query("SELECT length($1)", &[&VALUE]).await?;
+                setup.execute("SELECT length($1)", &[&VALUE]).await.map(drop)
+            });
+        assert_unshown(&config);
+        let pool = ConnectionPool::open(Arc::clone(runtime), config).expect("sound settings");
+        let mut events = pool.events();
+        if is_right {
+            drop(pool.checkout().await.expect("the right password"));
+        } else {
+            until(&**runtime, "it is refused", || pool.last_connect_error().is_some()).await;
+            assert_quiet(&all_of(&pool.last_connect_error().expect("a connect error")));
+        }
+        pool.close(Duration::from_secs(5)).await;
+        assert_unshown(&pool);
+        drop(pool);
+        while let Some(event) = events.next().await {
+            assert_unshown(&event);
+            assert_quiet(&event.to_string());
+        }
+    }
 }
 
 async fn fail_to_connect(runtime: &Arc<dyn Runtime>, dsn: &str) {

@@ -1,8 +1,8 @@
 //! A tour of the library on a real primary and standby: `cargo run --release --example tour`.
 //!
-//! The program opens named pools on the servers that `nodes` finds or starts, and walks through the chapters
-//! (`interactions`, `leases`, `in_time`, `queue`, `nonsense`). `guide` prints what ran where and keeps count: the exit status
-//! is 0 only when every step went as expected. It never leaves a server, and on yours no table, behind.
+//! The program opens named pools on the servers that `nodes` finds or starts, and walks through the chapters (`interactions`,
+//! `options`, `transactions`, `listening`, `leases`, `in_time`, `queue`, `nonsense`). `guide` prints what ran where and keeps
+//! count: the exit status is 0 only when every step went as expected. It never leaves a server, and on yours no table, behind.
 
 #[path = "../../tests/support/cluster.rs"]
 mod cluster;
@@ -10,9 +10,12 @@ mod guide;
 mod in_time;
 mod interactions;
 mod leases;
+mod listening;
 mod nodes;
 mod nonsense;
+mod options;
 mod queue;
+mod transactions;
 
 use std::env;
 use std::error::Error as StdError;
@@ -144,6 +147,14 @@ async fn walk(runtime: Arc<dyn Runtime>, nodes: &Nodes) -> Result<Guide, String>
     let done = interactions::answers(&tour, &mut guide).await;
     guide.finish(done);
     let done = interactions::refused_write(&tour, &mut guide).await;
+    guide.finish(done);
+    let done = options::options(&tour, &mut guide).await;
+    guide.finish(done);
+    let done = transactions::functions(&tour, &mut guide).await;
+    guide.finish(done);
+    let done = transactions::pinned(&tour, &mut guide).await;
+    guide.finish(done);
+    let done = listening::listening(&tour, &mut guide).await;
     guide.finish(done);
     let done = leases::leftovers(&tour, &mut guide).await;
     guide.finish(done);

@@ -120,6 +120,8 @@ pub struct SessionView {
     pub closed: bool,
     /// Every statement that was run, in order.
     pub statements: Vec<String>,
+    /// The scripted statements that wrote (INSERT, UPDATE and the like) and whose transactions were committed, in order.
+    pub committed: Vec<String>,
 }
 
 pub(crate) fn lock(book: &SharedBook) -> MutexGuard<'_, Book> {

@@ -4,8 +4,11 @@
 //! in [`PoolConfig`].
 
 mod dsn;
+mod hooks;
 mod socket;
 
+pub(crate) use self::hooks::{OnConnect, PasswordSource, SetupSession};
+pub use self::hooks::{PasswordRequest, Setup};
 pub use self::socket::SocketOptions;
 
 use std::fmt;
@@ -51,10 +54,17 @@ pub struct PoolConfig {
     pub(crate) cancel_grace: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) answer_timeout: Option<Duration>,
+    pub(crate) pin_timeout: Duration,
     pub(crate) interaction_timeout: Option<Duration>,
     pub(crate) backoff: (Duration, Duration),
     pub(crate) statement_cache: (usize, usize),
+    pub(crate) listen_capacity: usize,
+    pub(crate) listen_heartbeat: Duration,
+    pub(crate) listen_self_test: bool,
     pub(crate) settings: Vec<(String, String)>,
+    pub(crate) on_connect: Vec<OnConnect>,
+    pub(crate) password: Option<PasswordSource>,
+    pub(crate) shed: Option<(Duration, Duration)>,
 }
 
 /// For which interactions a pool stands by default.
@@ -104,10 +114,17 @@ impl PoolConfig {
             cancel_grace: Duration::from_millis(500),
             close_timeout: Duration::from_secs(2),
             answer_timeout: Some(Duration::from_secs(3_600)),
+            pin_timeout: Duration::from_secs(60),
             interaction_timeout: Some(Duration::from_secs(3_600)),
             backoff: (Duration::from_millis(100), Duration::from_secs(10)),
             statement_cache: (256, 1 << 20),
+            listen_capacity: 1_024,
+            listen_heartbeat: Duration::from_secs(5),
+            listen_self_test: true,
             settings: Vec::new(),
+            on_connect: Vec::new(),
+            password: None,
+            shed: None,
         })
     }
 
@@ -166,6 +183,17 @@ impl PoolConfig {
     #[must_use]
     pub fn max_waiters(mut self, waiters: u32) -> Self {
         self.max_waiters = waiters;
+        self
+    }
+
+    /// Sheds load: when for a whole `interval` no session was idle and nobody in the queue was served within `target`,
+    /// callers are refused with [`ErrorKind::Shed`](crate::ErrorKind::Shed) once they have waited longer than `target`, the
+    /// oldest first, until an interval passes without any. At least 1 ms each, `interval` not below `target` and at most 1
+    /// day; default off. A target near the longest wait that is of use to a caller, and an interval of a few times that,
+    /// keep a pool that cannot keep up serving those it still can.
+    #[must_use]
+    pub fn shed(mut self, target: Duration, interval: Duration) -> Self {
+        self.shed = Some((target, interval));
         self
     }
 
@@ -256,6 +284,15 @@ impl PoolConfig {
         self
     }
 
+    /// How long a pinned transaction may stay open, unless its call says otherwise. 1 ms to 1 day; default 60 s.
+    ///
+    /// Then it is rolled back, whoever holds it; see [`PinnedTransaction`](crate::PinnedTransaction).
+    #[must_use]
+    pub fn pin_timeout(mut self, span: Duration) -> Self {
+        self.pin_timeout = span;
+        self
+    }
+
     /// How long a call on a [`Lease`](crate::Lease), or the next piece of a stream or a COPY, may keep its caller waiting. At
     /// least 1 ms; default 1 hour; `None` waits for ever. What is still under way then is cancelled when the lease ends.
     #[must_use]
@@ -285,6 +322,35 @@ impl PoolConfig {
     #[must_use]
     pub fn statement_cache(mut self, entries: usize, bytes: usize) -> Self {
         self.statement_cache = (entries, bytes);
+        self
+    }
+
+    /// How many events may wait in a subscription's queue, unless it says otherwise; a further notification is dropped, and
+    /// a [`Gap`](crate::ListenEvent::Gap) tells it. 1 to 1,000,000; default 1,024. A notification takes up to 8 kB.
+    #[must_use]
+    pub fn listen_capacity(mut self, events: usize) -> Self {
+        self.listen_capacity = events;
+        self
+    }
+
+    /// A listener's connection that was silent for so long is asked for a sign of life, which may take
+    /// [`ping_timeout`](Self::ping_timeout): together the longest time for which a dead link goes unnoticed. 1 ms to 1 day;
+    /// default 5 s. Costs one round trip per interval.
+    ///
+    /// While there are subscriptions, a pool's listener has one connection of its own to the server, beyond
+    /// [`size`](Self::size).
+    #[must_use]
+    pub fn listen_heartbeat(mut self, interval: Duration) -> Self {
+        self.listen_heartbeat = interval;
+        self
+    }
+
+    /// Whether a listener, once per connection, has a notification sent to itself from another connection: one that does not
+    /// arrive within [`ping_timeout`](Self::ping_timeout) shows that a pooler voids LISTEN. Default true. Costs one short
+    /// connection to the server.
+    #[must_use]
+    pub fn listen_self_test(mut self, on: bool) -> Self {
+        self.listen_self_test = on;
         self
     }
 
@@ -323,7 +389,24 @@ impl PoolConfig {
                 return Err(out_of_bounds(setting, &given, bounds));
             }
         }
+        if !(1..=1_000_000).contains(&self.listen_capacity) {
+            return Err(out_of_bounds(
+                "listen_capacity",
+                &self.listen_capacity,
+                "1 to 1,000,000",
+            ));
+        }
         self.check_spans()?;
+        for text in &self.on_connect {
+            if let OnConnect::Sql(text) = text
+                && text.contains('\0')
+            {
+                return Err(Error::bad_input(BadInput::Name {
+                    what: "on_connect_sql text",
+                    name: (&**text).into(),
+                }));
+            }
+        }
         for (name, value) in &self.settings {
             if name.is_empty() || name.contains(['\0', '=']) || value.contains('\0') {
                 return Err(Error::bad_input(BadInput::Name {
@@ -387,6 +470,13 @@ impl PoolConfig {
             ),
             ("close_timeout", Some(self.close_timeout), MILLI, DAY, "1 ms to 1 day"),
             (
+                "listen_heartbeat",
+                Some(self.listen_heartbeat),
+                MILLI,
+                DAY,
+                "1 ms to 1 day",
+            ),
+            (
                 "answer_timeout",
                 self.answer_timeout,
                 MILLI,
@@ -399,6 +489,15 @@ impl PoolConfig {
                 MILLI,
                 Duration::MAX,
                 "at least 1 ms",
+            ),
+            ("pin_timeout", Some(self.pin_timeout), MILLI, DAY, "1 ms to 1 day"),
+            ("shed target", self.shed.map(|shed| shed.0), MILLI, DAY, "1 ms to 1 day"),
+            (
+                "shed interval",
+                self.shed.map(|shed| shed.1),
+                self.shed.map_or(MILLI, |shed| shed.0),
+                DAY,
+                "at least the target, at most 1 day",
             ),
             (
                 "connect_backoff base",

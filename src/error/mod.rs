@@ -7,10 +7,12 @@ mod bad_input;
 mod timeout;
 
 pub use self::bad_input::BadInput;
+pub(crate) use self::bad_input::{check_channel, check_payload};
 pub use self::timeout::{CheckoutReport, Holder, TimeoutCause};
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,8 +52,15 @@ pub enum ErrorKind {
     Decode,
     /// The handle outlived the lease it came from.
     LeaseEnded,
+    /// A batch ended inside a transaction that it had begun: it is rolled back.
+    LeftOpen,
+    /// LISTEN has no effect: the pool's connections lead to a connection pooler that shares them by transaction or statement
+    /// (such as PgBouncer in transaction mode) and voids it. Give the pool a direct address.
+    ListenUnsupported,
     /// The session broke while the work was on it; the source says how.
     Lost,
+    /// The call panicked while it ran on its own; the source has the panic's words.
+    Panicked,
     /// The pool is closed, or closing.
     PoolClosed,
     /// The server's answer was not one this library understands.
@@ -65,8 +74,26 @@ pub enum ErrorKind {
         /// How many rows came, counted up to two.
         got: usize,
     },
+    /// The pool is overloaded and refused the caller, which had waited for longer than the target of
+    /// [`PoolConfig::shed`](crate::PoolConfig::shed).
+    Shed,
+    /// The executor was shut down before a call that ran on its own had ended.
+    RuntimeGone,
+    /// The lease time of a pinned transaction ran out: it was rolled back.
+    PinExpired {
+        /// Where the transaction was pinned.
+        at: &'static Location<'static>,
+        /// How long it might stay open.
+        lease_time: Duration,
+    },
     /// The call's deadline passed while the work was on a session.
     Timeout,
+    /// Something in the transaction began or ended one by itself: what is part of it cannot be told any more.
+    TransactionControl,
+    /// A statement had failed in the transaction, so that it could only be rolled back.
+    TransactionFailed,
+    /// The application's own error; made by [`Error::user`], to be had back by [`Error::downcast_ref`].
+    User,
 }
 
 /// What became of the work of a call that failed.
@@ -101,6 +128,8 @@ pub enum Phase {
     Executing,
     /// Reading its rows, or moving COPY data.
     Reading,
+    /// Waiting for the answer to COMMIT.
+    Committing,
 }
 
 impl Error {
@@ -118,6 +147,46 @@ impl Error {
 
     pub(crate) fn bad_input(input: BadInput) -> Self {
         Self::new(ErrorKind::BadInput(input), Outcome::NotExecuted, Phase::Checking)
+    }
+
+    /// The application's own error, to be returned from a function interaction, which is rolled back then.
+    ///
+    /// ```
+    /// #[derive(Debug, PartialEq)]
+    /// struct NotEnough {
+    ///     missing: i64,
+    /// }
+    /// # impl std::fmt::Display for NotEnough {
+    /// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { write!(f, "{} missing", self.missing) }
+    /// # }
+    /// # impl std::error::Error for NotEnough {}
+    ///
+    /// let error = gdbpool::Error::user(NotEnough { missing: 3 });
+    /// assert_eq!(error.downcast_ref::<NotEnough>(), Some(&NotEnough { missing: 3 }));
+    /// ```
+    #[must_use]
+    pub fn user(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::new(ErrorKind::User, Outcome::NotExecuted, Phase::Executing).with_source(error)
+    }
+
+    /// The cause of this type, at whatever depth.
+    #[must_use]
+    pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
+        let mut next: Option<&(dyn StdError + 'static)> = self.source();
+        while let Some(cause) = next {
+            if let Some(found) = cause.downcast_ref() {
+                return Some(found);
+            }
+            next = cause.source();
+        }
+        None
+    }
+
+    /// Takes back what was known of the outcome, for one who knows better.
+    #[must_use]
+    pub(crate) fn with_outcome(mut self, outcome: Outcome) -> Self {
+        self.0.outcome = outcome;
+        self
     }
 
     #[must_use]
@@ -184,22 +253,18 @@ impl Error {
     /// The server's own error report, if the server sent one.
     #[must_use]
     pub fn database(&self) -> Option<&DbError> {
-        let mut next: Option<&(dyn StdError + 'static)> = self.source();
-        while let Some(cause) = next {
-            if let Some(report) = cause.downcast_ref::<DbError>() {
-                return Some(report);
-            }
-            next = cause.source();
-        }
-        None
+        self.downcast_ref()
     }
 
-    /// `40003` (statement completion unknown) for a lost outcome, whatever the server said while it was lost; else the
-    /// server's SQLSTATE, if there is one. What the server said is in [`database`](Self::database).
+    /// For a lost outcome, whatever the server said while it was lost: `08007` (transaction resolution unknown) of a
+    /// transaction, `40003` (statement completion unknown) of a statement. Else the server's SQLSTATE, if there is one. What the server said is in [`database`](Self::database).
     #[must_use]
     pub fn sqlstate(&self) -> Option<&SqlState> {
         if self.0.outcome == Outcome::Unknown {
-            return Some(&SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN);
+            return Some(match self.0.phase {
+                Phase::Committing => &SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+                _ => &SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN,
+            });
         }
         self.database().map(DbError::code)
     }
@@ -213,14 +278,18 @@ impl Error {
             Outcome::Committed | Outcome::Unknown => false,
             Outcome::NotExecuted => matches!(
                 self.0.kind,
-                ErrorKind::CheckoutTimeout(_) | ErrorKind::Connect | ErrorKind::Lost | ErrorKind::QueueFull
+                ErrorKind::CheckoutTimeout(_)
+                    | ErrorKind::Connect
+                    | ErrorKind::Lost
+                    | ErrorKind::QueueFull
+                    | ErrorKind::Shed
             ),
-            Outcome::RolledBack => match self.sqlstate() {
-                Some(state) => {
-                    *state == SqlState::T_R_SERIALIZATION_FAILURE || *state == SqlState::T_R_DEADLOCK_DETECTED
-                }
-                None => matches!(self.0.kind, ErrorKind::Lost),
-            },
+            // A session may be lost with the server's words, such as 57P01.
+            Outcome::RolledBack => {
+                let conflicts = [&SqlState::T_R_SERIALIZATION_FAILURE, &SqlState::T_R_DEADLOCK_DETECTED];
+                matches!(self.0.kind, ErrorKind::Lost)
+                    || self.sqlstate().is_some_and(|state| conflicts.contains(&state))
+            }
         }
     }
 }
@@ -243,7 +312,14 @@ impl fmt::Display for Error {
             },
             ErrorKind::Decode => f.write_str("a value could not be read as the type asked for")?,
             ErrorKind::LeaseEnded => f.write_str("the handle outlived its lease")?,
+            ErrorKind::LeftOpen => f.write_str("the batch left a transaction open, which is rolled back")?,
+            ErrorKind::ListenUnsupported => {
+                f.write_str(
+                    "LISTEN has no effect here: a connection pooler in transaction or statement mode voids it",
+                )?;
+            }
             ErrorKind::Lost => f.write_str("the session was lost")?,
+            ErrorKind::Panicked => f.write_str("the call panicked")?,
             ErrorKind::PoolClosed => f.write_str("the pool is closed")?,
             ErrorKind::Protocol => f.write_str("the server's answer was not understood")?,
             ErrorKind::QueueFull => f.write_str("the queue for sessions is full")?,
@@ -251,7 +327,15 @@ impl fmt::Display for Error {
                 let more = if *got > 1 { " or more" } else { "" };
                 write!(f, "wanted {wanted}, got {got}{more}")?;
             }
+            ErrorKind::Shed => f.write_str("refused, because the pool is overloaded")?,
+            ErrorKind::RuntimeGone => f.write_str("the executor was shut down")?,
+            ErrorKind::PinExpired { at, lease_time } => {
+                write!(f, "the transaction pinned at {at} was rolled back after {lease_time:?}")?;
+            }
             ErrorKind::Timeout => f.write_str("the deadline passed")?,
+            ErrorKind::TransactionControl => f.write_str("the transaction was begun or ended from inside")?,
+            ErrorKind::TransactionFailed => f.write_str("a statement had failed in the transaction")?,
+            ErrorKind::User => f.write_str("the application failed")?,
         }
         for (at, (phase, span)) in self.0.spent.iter().enumerate() {
             write!(f, "{} {span:?} {phase}", if at == 0 { ":" } else { "," })?;
@@ -284,6 +368,7 @@ impl fmt::Display for Phase {
             Self::Preparing => "while preparing",
             Self::Executing => "while executing",
             Self::Reading => "while moving rows",
+            Self::Committing => "while committing",
         })
     }
 }

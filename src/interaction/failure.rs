@@ -4,7 +4,7 @@
 //! lost. It retries nothing.
 
 use tokio_postgres::Statement;
-use tokio_postgres::error::Severity;
+use tokio_postgres::error::{Severity, SqlState};
 
 use super::parameters;
 use crate::error::{BadInput, Error, ErrorKind, Outcome, Phase};
@@ -56,6 +56,9 @@ pub(super) fn error(failure: Failure, at: Circumstance<'_>) -> Error {
         Failure::Database(source) if is_fatal(&source) => {
             Error::new(ErrorKind::Lost, at.lost(false), at.phase).with_source(source)
         }
+        Failure::Database(source) if is_unresolved(&source) && at.access == Access::Write && !at.in_transaction => {
+            Error::new(ErrorKind::Database, Outcome::Unknown, at.phase).with_source(source)
+        }
         Failure::Database(source) => Error::new(ErrorKind::Database, at.refused(), at.phase).with_source(source),
         Failure::Lost {
             untouched,
@@ -97,6 +100,15 @@ pub(super) fn prepare_error(failure: Failure, text: &str, access: Access) -> Err
             },
         ),
     }
+}
+
+/// What stands between us and the server lost the answer, and says so.
+pub(super) fn is_unresolved(source: &tokio_postgres::Error) -> bool {
+    let lost = [
+        SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+        SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN,
+    ];
+    source.code().is_some_and(|code| lost.contains(code))
 }
 
 /// The server ends the session with such an error.

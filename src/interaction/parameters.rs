@@ -3,6 +3,7 @@
 //! Values only; checked after prepare and before anything of the statement is sent.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
@@ -10,6 +11,7 @@ use bytes::BytesMut;
 use tokio_postgres::Statement;
 use tokio_postgres::types::{Format, IsNull, ToSql, Type, WrongType};
 
+use super::named;
 use crate::error::{BadInput, Error};
 
 /// What a caller gave for `$1`, `$2`, …
@@ -20,8 +22,10 @@ pub(crate) enum Parameters<'a> {
     Borrowed(&'a [&'a (dyn ToSql + Sync)]),
     /// Most calls have one value: it needs no list.
     Owned(Bound, Vec<Bound>),
-    /// Both ways at once, which is refused when the call runs.
-    Mixed,
+    /// Until the call runs: then the text gets numbers for its names, and the values are [`Owned`](Self::Owned).
+    Named(Vec<(Cow<'a, str>, Bound)>),
+    /// Given in a way that is refused when the call runs.
+    Refused(Box<BadInput>),
 }
 
 /// A value that the call owns, with the name of its type for error messages.
@@ -128,7 +132,7 @@ impl<'a> Iterator for ValuesIter<'a> {
             Parameters::Owned(first, _) if at == 0 => Some(Unshown(first.value())),
             Parameters::Owned(_, more) => more.get(at - 1).map(|bound| Unshown(bound.value())),
             Parameters::Borrowed(values) => values.get(at).map(|value| Unshown(*value)),
-            Parameters::None | Parameters::Mixed => None,
+            Parameters::None | Parameters::Named(_) | Parameters::Refused(_) => None,
         }
     }
 
@@ -145,15 +149,57 @@ impl<'a> Parameters<'a> {
         match self {
             Self::None => *self = Self::Owned(bound, Vec::new()),
             Self::Owned(_, more) => more.push(bound),
-            Self::Borrowed(_) | Self::Mixed => *self = Self::Mixed,
+            Self::Borrowed(_) | Self::Named(_) => *self = Self::mixed(),
+            Self::Refused(_) => {}
+        }
+    }
+
+    pub(crate) fn bind_named(&mut self, name: Cow<'a, str>, bound: Bound) {
+        match self {
+            Self::None => *self = Self::Named(vec![(name, bound)]),
+            Self::Named(named) => named.push((name, bound)),
+            Self::Owned(..) | Self::Borrowed(_) => *self = Self::mixed(),
+            Self::Refused(_) => {}
         }
     }
 
     pub(crate) fn borrow(&mut self, values: &'a [&'a (dyn ToSql + Sync)]) {
-        *self = match self {
-            Self::None => Self::Borrowed(values),
-            Self::Borrowed(_) | Self::Owned(..) | Self::Mixed => Self::Mixed,
+        match self {
+            Self::None => *self = Self::Borrowed(values),
+            Self::Owned(..) | Self::Borrowed(_) | Self::Named(_) => *self = Self::mixed(),
+            Self::Refused(_) => {}
+        }
+    }
+
+    fn mixed() -> Self {
+        Self::Refused(Box::new(BadInput::MixedParameters))
+    }
+
+    /// Turns names into numbers: gives the text for it, if there were any. What is wrong comes with [`check_form`].
+    ///
+    /// [`check_form`]: Self::check_form
+    pub(crate) fn number_names(&mut self, sql: &str) -> Option<String> {
+        let Self::Named(named) = self else {
+            return None;
         };
+        let named = std::mem::take(named);
+        *self = Self::None;
+        let names: Vec<&str> = named.iter().map(|(name, _)| &**name).collect();
+        match named::rewrite(sql, &names) {
+            Ok(rewritten) => {
+                let mut places = rewritten.places.into_iter();
+                let mut bounds: Vec<_> = named.into_iter().map(|(_, bound)| (places.next(), bound)).collect();
+                bounds.sort_by_key(|(place, _)| *place);
+                for (_, bound) in bounds {
+                    self.bind(bound);
+                }
+                Some(rewritten.sql)
+            }
+            Err(wrong) => {
+                *self = Self::Refused(Box::new(wrong));
+                None
+            }
+        }
     }
 
     /// The values, in the form tokio-postgres takes them.
@@ -164,8 +210,16 @@ impl<'a> Parameters<'a> {
     /// Names the first thing that does not fit before anything is asked of a server.
     pub(crate) fn check_form(&self) -> Result<(), Error> {
         match self {
-            Self::Mixed => Err(Error::bad_input(BadInput::MixedParameters)),
+            Self::Refused(wrong) => Err(Error::bad_input((**wrong).clone())),
             _ => Ok(()),
+        }
+    }
+
+    /// Names it as wrong that there are values at all.
+    pub(crate) fn check_none(&self) -> Result<(), Error> {
+        match self {
+            Self::None => Ok(()),
+            _ => Err(Error::bad_input(BadInput::BatchParameters)),
         }
     }
 
@@ -191,7 +245,8 @@ impl<'a> Parameters<'a> {
 
     fn len(&self) -> usize {
         match self {
-            Self::None | Self::Mixed => 0,
+            Self::None | Self::Refused(_) => 0,
+            Self::Named(named) => named.len(),
             Self::Borrowed(values) => values.len(),
             Self::Owned(_, more) => 1 + more.len(),
         }

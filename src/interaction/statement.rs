@@ -43,6 +43,7 @@ pub(super) struct Ready<'a> {
     prepared: Prepared,
     access: Access,
     parameters: &'a Parameters<'a>,
+    in_transaction: bool,
 }
 
 impl<'a> Ready<'a> {
@@ -82,6 +83,16 @@ impl<'a> Ready<'a> {
             prepared,
             access,
             parameters,
+            in_transaction: false,
+        })
+    }
+
+    /// Like [`new`](Self::new), inside a transaction that is open.
+    pub(super) async fn inside(lease: &Lease, sql: &str, parameters: &'a Parameters<'a>) -> Result<Self, Error> {
+        let ready = Self::new(lease, sql, parameters, Access::Write).await?;
+        Ok(Self {
+            in_transaction: true,
+            ..ready
         })
     }
 
@@ -106,7 +117,7 @@ impl<'a> Ready<'a> {
         Circumstance {
             phase,
             access: self.access,
-            in_transaction: false,
+            in_transaction: self.in_transaction,
             commits: self.prepared.commits,
             statement: Some(&self.prepared.statement),
         }

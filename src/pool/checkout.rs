@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::events::PoolEvent;
 use super::handoff::{Delivery, HandOff};
 use super::lease::Lease;
 use super::ledger::{Checkout, Refusal, SlotId, WaiterId};
@@ -17,7 +18,8 @@ use super::report;
 use super::shared::{Books, Shared};
 use crate::Instant;
 use crate::error::{Error, ErrorKind, Outcome, Phase};
-use crate::session::{Mode, Session};
+use crate::observe::PoolMetrics;
+use crate::session::{Abandoned, Mode, Session};
 
 /// A session on its way to a caller. Dropped on the way, it goes to the next one.
 pub(super) struct Granted {
@@ -32,6 +34,9 @@ struct Place<'a> {
     pool: &'a Arc<Shared>,
     waiter: WaiterId,
     hand_off: Option<HandOff>,
+    at: &'static Location<'static>,
+    /// Its caller is told why it goes without a session.
+    timed_out: bool,
 }
 
 /// What a checkout has spent its time on so far.
@@ -53,6 +58,14 @@ impl Spent {
             ahead: 0,
             since: now,
         }
+    }
+
+    /// The whole wait so far; looked at by metrics only.
+    fn total_until(&self, pool: &Shared) -> Duration {
+        if !PoolMetrics::ON {
+            return Duration::ZERO;
+        }
+        self.queued + self.validating + (pool.runtime.now() - self.since)
     }
 
     fn queued_until(&mut self, now: Instant) {
@@ -98,11 +111,27 @@ impl Drop for Place<'_> {
         if books.ledger.abandon(now, self.waiter) {
             books.forget_waiter(self.waiter);
             books.shelf.put(hand_off);
+            drop(books);
+            if !self.timed_out {
+                self.tell();
+            }
             return;
         }
         drop(books);
         // Granted already: nothing more can come in now, and what came passes itself on.
         drop(hand_off.shut());
+    }
+}
+
+impl Place<'_> {
+    /// A caller's future was dropped in the queue.
+    fn tell(&self) {
+        self.pool.events.send(|| PoolEvent::Abandoned {
+            pool: Arc::clone(&self.pool.config.name),
+            pid: None,
+            at: self.at,
+            outcome: Abandoned::NotExecuted,
+        });
     }
 }
 
@@ -126,6 +155,7 @@ pub(super) async fn checkout(
 ) -> Result<Lease, Error> {
     let mut asked = match ask(pool, at) {
         Asked::Session(granted) if !granted.ping => {
+            pool.metrics.waited(Duration::ZERO);
             return granted.accept(None).ok_or_else(|| refused(pool, Refusal::Closed));
         }
         other => other,
@@ -140,10 +170,12 @@ pub(super) async fn checkout(
                 let delivery = pool.deadlines.limit_pinned(deadline, Pin::new(&mut place)).await;
                 match delivery {
                     Ok(Delivery::Session(granted)) => (granted, place.hand_off.take()),
+                    Ok(Delivery::Shed(waited)) => return Err(shed(pool, waited)),
                     Ok(Delivery::Closed) => return Err(refused(pool, Refusal::Closed)),
                     Err(_) => {
                         spent.queued_until(pool.runtime.now());
                         spent.ahead = pool.lock().ledger.ahead_of(place.waiter);
+                        place.timed_out = true;
                         drop(place);
                         return Err(report::timed_out(pool, Phase::Queued, spent));
                     }
@@ -156,11 +188,15 @@ pub(super) async fn checkout(
             return Err(refused(pool, Refusal::Closed));
         };
         if !ping {
+            pool.metrics.waited(spent.total_until(pool));
             return Ok(lease);
         }
         // Boxed, because it is rare and large: every checkout would carry, and move, the room for it.
         asked = match Box::pin(validate(pool, lease, deadline, at, &mut spent)).await? {
-            Ok(lease) => return Ok(lease),
+            Ok(lease) => {
+                pool.metrics.waited(spent.total_until(pool));
+                return Ok(lease);
+            }
             Err(next) => next,
         };
     }
@@ -174,11 +210,15 @@ enum Asked<'a> {
 
 /// One question to the ledger, under its lock.
 fn ask<'a>(pool: &'a Arc<Shared>, at: &'static Location<'static>) -> Asked<'a> {
-    let now = pool.coarse_now();
+    let now = match pool.config.shed {
+        None => pool.coarse_now(),
+        // Waits are measured from here, against the target.
+        Some((target, _)) => pool.now_for(target),
+    };
     let mut books = pool.lock();
     let answer = books.ledger.checkout(now, at);
-    let asked = answered(pool, &mut books, answer);
-    let wake = matches!(asked, Asked::Wait(_)) && books.ledger.connect_due(now);
+    let asked = answered(pool, &mut books, answer, at);
+    let wake = matches!(asked, Asked::Wait(_)) && books.ledger.wake_for_waiter(now);
     drop(books);
     if wake {
         pool.wake_upkeep();
@@ -186,7 +226,12 @@ fn ask<'a>(pool: &'a Arc<Shared>, at: &'static Location<'static>) -> Asked<'a> {
     asked
 }
 
-fn answered<'a>(pool: &'a Arc<Shared>, books: &mut Books, answer: Checkout) -> Asked<'a> {
+fn answered<'a>(
+    pool: &'a Arc<Shared>,
+    books: &mut Books,
+    answer: Checkout,
+    at: &'static Location<'static>,
+) -> Asked<'a> {
     match answer {
         Checkout::Refused(why) => Asked::Refused(why),
         Checkout::Session { slot, ping } => match books.take_session(slot) {
@@ -200,6 +245,8 @@ fn answered<'a>(pool: &'a Arc<Shared>, books: &mut Books, answer: Checkout) -> A
                 pool,
                 waiter,
                 hand_off: Some(hand_off),
+                at,
+                timed_out: false,
             })
         }
     }
@@ -232,11 +279,18 @@ async fn validate<'a>(
             let mut books = pool.lock();
             books.shelf.take_back(hand_off);
             let (effects, answer) = books.ledger.revalidate(now, slot, at);
-            let next = self::answered(pool, &mut books, answer);
+            let next = self::answered(pool, &mut books, answer, at);
             pool.carry_out(books, effects);
             Ok(Err(next))
         }
     }
+}
+
+fn shed(pool: &Shared, waited: Duration) -> Error {
+    let error = Error::new(ErrorKind::Shed, Outcome::NotExecuted, Phase::Queued);
+    error
+        .with_spent(vec![(Phase::Queued, waited)])
+        .with_pool(&pool.config.name)
 }
 
 fn refused(pool: &Shared, why: Refusal) -> Error {

@@ -3,15 +3,18 @@
 //! Spawned by upkeep only, never by the caller that needs the session, so that it outlives that caller. What it learns
 //! goes to the ledger; when and how often to dial is decided there.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
+use futures_util::future::{Either, select};
 use tokio_postgres::error::SqlState;
 
 use super::close_reason::CloseReason;
 use super::ledger::{ConnectFailure, SlotId};
 use super::report::{ConnectFault, connect_error};
 use super::shared::Shared;
-use crate::session::{Ended, Ending, dial};
+use crate::Instant;
+use crate::session::{DialError, Ended, Ending, Session, dial};
 
 /// Tells the ledger how the task ended, also when the executor drops it.
 struct Keeper {
@@ -39,17 +42,25 @@ pub(super) fn open(pool: Arc<Shared>, slot: SlotId) -> impl Future<Output = ()> 
 }
 
 async fn keep(mut keeper: Keeper, pool: Arc<Shared>, slot: SlotId) {
-    let deadline = pool.runtime.now() + pool.config.connect_timeout;
+    let since = pool.runtime.now();
+    let deadline = since + pool.config.connect_timeout;
     let dialled = pool.deadlines.limit(deadline, dial(&pool.runtime, &pool.plan)).await;
     let fault = match dialled {
         Ok(Ok((session, driver))) => {
-            keeper.stage = Stage::Driving(driver.ending());
-            pool.connected(slot, session, driver.ending());
-            driver.run().await;
-            return;
+            let ending = driver.ending();
+            let mut driving = pin!(driver.run());
+            match set_up(&pool, session, deadline, driving.as_mut()).await {
+                Ok(session) => {
+                    keeper.stage = Stage::Driving(Arc::clone(&ending));
+                    pool.connected(slot, session, ending, since);
+                    driving.await;
+                    return;
+                }
+                Err(fault) => fault,
+            }
         }
         Ok(Err(error)) => ConnectFault::Failed(error),
-        Err(_) => ConnectFault::Overdue,
+        Err(_) => ConnectFault::Overdue(None),
     };
     keeper.stage = Stage::Failed;
     let error = connect_error(&pool, fault);
@@ -58,12 +69,46 @@ async fn keep(mut keeper: Keeper, pool: Arc<Shared>, slot: SlotId) {
     pool.connect_failed(slot, failure, Some(error));
 }
 
+/// Runs the session template, while the session is driven, under what is left of the connect's deadline.
+async fn set_up(
+    pool: &Shared,
+    session: Arc<Session>,
+    deadline: Instant,
+    mut driving: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Arc<Session>, ConnectFault> {
+    if pool.plan.settings.template.is_empty() {
+        return Ok(session);
+    }
+    let setting_up = Arc::clone(&session);
+    let running = Box::pin(pool.deadlines.limit(deadline, async move { setting_up.set_up().await }));
+    let fault = match select(running, driving.as_mut()).await {
+        Either::Left((Ok(Ok(())), _)) => return Ok(session),
+        Either::Left((Ok(Err(error)), _)) => ConnectFault::Failed(DialError::Template(error)),
+        Either::Left((Err(_), _)) => return Err(ConnectFault::Overdue(Some(DialError::SetUp(None)))),
+        Either::Right(_) => {
+            let reason = match session.ended() {
+                Some(Ended::Failed(error)) => Some(Arc::clone(error)),
+                _ => None,
+            };
+            return Err(ConnectFault::Failed(DialError::SetUp(reason)));
+        }
+    };
+    // Says goodbye, so that the server's process is gone when its slot is free.
+    drop(session);
+    let patience = pool.runtime.now() + pool.config.close_timeout;
+    let _ = pool.deadlines.limit_pinned(patience, driving).await;
+    Err(fault)
+}
+
 fn classify(state: Option<&SqlState>) -> ConnectFailure {
     match state {
         Some(state) if *state == SqlState::TOO_MANY_CONNECTIONS || *state == SqlState::CANNOT_CONNECT_NOW => {
             ConnectFailure::Overloaded
         }
-        Some(state) if state.code().starts_with("28") || state.code().starts_with("3D") => ConnectFailure::Permanent,
+        // Class 42 is the template's: it names what is not there, or is no SQL.
+        Some(state) if ["28", "3D", "42"].iter().any(|class| state.code().starts_with(class)) => {
+            ConnectFailure::Permanent
+        }
         _ => ConnectFailure::Transient,
     }
 }

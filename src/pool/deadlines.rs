@@ -45,7 +45,7 @@ struct Entry {
 
 /// One call's stay in the table.
 #[derive(Clone, Copy, Debug)]
-struct Stay {
+pub(super) struct Stay {
     index: usize,
     generation: u64,
 }
@@ -76,6 +76,27 @@ impl Deadlines {
             stay: None,
             future,
         }
+    }
+
+    /// Wakes at `at`, unless it is unset before; `None` for a time that never comes.
+    pub(super) fn set(&self, at: Instant, waker: Waker) -> Option<Stay> {
+        if at == Instant::FAR_FUTURE {
+            return None;
+        }
+        let mut table = self.lock();
+        let stay = table.enter(at, waker);
+        let is_sooner = table.served_at.is_some_and(|served| at < served);
+        drop(table);
+        if is_sooner {
+            self.wake.notify(1);
+        }
+        Some(stay)
+    }
+
+    pub(super) fn unset(&self, stay: Stay) {
+        // A statement of its own: the waker is dropped after the lock.
+        let left = self.lock().leave(stay);
+        drop(left);
     }
 
     /// Upkeep's round: wakes what ran out, soonest first, and says when the next one does.
@@ -190,9 +211,7 @@ impl<F: Future> Future for Limited<'_, F> {
 impl<F> Drop for Limited<'_, F> {
     fn drop(&mut self) {
         if let Some(stay) = self.stay {
-            // A statement of its own: the waker is dropped after the lock.
-            let left = self.deadlines.lock().leave(stay);
-            drop(left);
+            self.deadlines.unset(stay);
         }
     }
 }

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
 use futures_util::task::AtomicWaker;
@@ -19,6 +20,8 @@ pub(super) enum Delivery {
     Closed,
     /// A session.
     Session(Granted),
+    /// The pool is overloaded: refused after this wait.
+    Shed(Duration),
 }
 
 /// A one-place channel with one waiter, who has the other clone while a delivery is due.

@@ -6,9 +6,11 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
 use std::time::Duration;
 
-use super::deadlines::Elapsed;
+use super::deadlines::{Elapsed, Stay};
 use super::handoff::HandOff;
 use super::ledger::SlotId;
 use super::shared::Shared;
@@ -43,6 +45,8 @@ pub struct Lease {
     /// The channel it came through, on its way back to the shelf: who waited need not take the pool's lock for it.
     hand_off: Option<HandOff>,
     discard: bool,
+    /// The session went back before the lease was dropped; see [`Lease::end`].
+    ended: AtomicBool,
 }
 
 impl Lease {
@@ -55,6 +59,15 @@ impl Lease {
             ticket,
             hand_off,
             discard: false,
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    /// Gives the session back now, although others may still hold this lease: their calls find the fence closed.
+    pub(crate) fn end(&self) {
+        if !self.ended.swap(true, Ordering::AcqRel) {
+            let session = Arc::clone(self.session());
+            self.pool.give_back(self.slot, session, self.discard, None);
         }
     }
 
@@ -85,6 +98,20 @@ impl Lease {
     /// How long one answer may take.
     pub(crate) fn answer_timeout(&self) -> Option<Duration> {
         self.pool.config.answer_timeout
+    }
+
+    /// How long an interaction may take.
+    pub(crate) fn interaction_timeout(&self) -> Option<Duration> {
+        self.pool.config.interaction_timeout
+    }
+
+    /// Wakes at `at`, from the pool's upkeep, unless the alarm is dropped before.
+    pub(crate) fn alarm(&self, at: Instant, waker: Waker) -> Option<Alarm> {
+        let stay = self.pool.deadlines.set(at, waker)?;
+        Some(Alarm {
+            pool: Arc::clone(&self.pool),
+            stay,
+        })
     }
 
     /// Runs `future` until `at` at the latest.
@@ -131,9 +158,31 @@ impl Lease {
     }
 }
 
+/// A wake that is due at an instant; made by [`Lease::alarm`].
+pub(crate) struct Alarm {
+    pool: Arc<Shared>,
+    stay: Stay,
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        self.pool.deadlines.unset(self.stay);
+    }
+}
+
+impl fmt::Debug for Alarm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Alarm")
+            .field("stay", &self.stay)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(session) = self.session.take() {
+        if let Some(session) = self.session.take()
+            && !*self.ended.get_mut()
+        {
             let hand_off = self.hand_off.take();
             self.pool.give_back(self.slot, session, self.discard, hand_off);
         }

@@ -3,23 +3,32 @@
 //! The station between route and session. The `ledger` decides, as a plain machine; `checkout`, `lease`, `connect` and
 //! `upkeep` are the async shell around it. It never looks at the SQL that its borrowers run.
 
+mod abandonment;
+mod beside;
 mod checkout;
 mod clock;
 mod close_reason;
 mod connect;
 mod deadlines;
+mod events;
 mod handoff;
 mod lease;
 mod ledger;
 mod report;
 mod shared;
+mod stats;
 mod status;
 mod upkeep;
 
+pub(crate) use self::beside::Beside;
 pub use self::close_reason::CloseReason;
+pub(crate) use self::events::EVENTS;
+pub use self::events::{Events, PoolEvent};
+pub(crate) use self::lease::Alarm;
 pub use self::lease::Lease;
 #[cfg(fuzzing)]
 pub use self::ledger::fuzz_ledger;
+pub use self::stats::Stats;
 pub use self::status::PoolStatus;
 
 use std::fmt;
@@ -32,8 +41,9 @@ use self::shared::Shared;
 use crate::Instant;
 use crate::config::PoolConfig;
 use crate::error::{BadInput, Error, ErrorKind, Holder, Outcome, Phase};
+use crate::observe::Broadcast;
 use crate::runtime::Runtime;
-use crate::session::{CacheLimits, DialPlan, SessionSettings};
+use crate::session::{CacheLimits, DialPlan, SessionSettings, Template};
 
 /// One named pool of sessions to one node. Cheap to clone; the last clone closes it.
 ///
@@ -68,11 +78,20 @@ impl ConnectionPool {
     /// # Errors
     /// [`ErrorKind::BadInput`] when a setting is outside its bounds; nothing was started then.
     pub fn open(runtime: Arc<dyn Runtime>, config: PoolConfig) -> Result<Self, Error> {
+        Self::open_with(runtime, config, Broadcast::new(EVENTS))
+    }
+
+    /// Opens a pool that tells what happens to `events`.
+    pub(crate) fn open_with(
+        runtime: Arc<dyn Runtime>,
+        config: PoolConfig,
+        events: Broadcast<PoolEvent>,
+    ) -> Result<Self, Error> {
         config.check()?;
         let now = runtime.now();
         let ledger = Ledger::new(limits(&config), now);
         let plan = plan(&config);
-        let shared = Arc::new(Shared::new(Arc::clone(&runtime), config, plan, ledger));
+        let shared = Arc::new(Shared::new(Arc::clone(&runtime), config, plan, ledger, events));
         runtime.spawn(Box::pin(upkeep::run(Arc::clone(&shared))));
         Ok(Self {
             handle: Arc::new(Handle { shared }),
@@ -85,6 +104,11 @@ impl ConnectionPool {
 
     pub(crate) fn config(&self) -> &PoolConfig {
         &self.shared().config
+    }
+
+    /// What a connection beside the pool's own needs to know.
+    pub(crate) fn beside(&self) -> Beside {
+        Beside::of(self.shared())
     }
 
     pub(crate) fn runtime(&self) -> &Arc<dyn Runtime> {
@@ -138,12 +162,12 @@ impl ConnectionPool {
         let shared = self.shared();
         let now = shared.runtime.now();
         let books = shared.lock();
-        PoolStatus::new(
-            &shared.config.name,
-            &books.ledger.status(now),
-            now,
-            books.overlong_holds,
-        )
+        PoolStatus::new(shared, &books, now)
+    }
+
+    /// What happens to this pool from now on; see [`InteractionPool::events`](crate::InteractionPool::events).
+    pub fn events(&self) -> Events {
+        Events::new(&self.shared().events, Some(Arc::clone(&self.shared().config.name)))
     }
 
     /// The present instant, a little old at most.
@@ -346,6 +370,7 @@ fn limits(config: &PoolConfig) -> Limits {
         idle_timeout: config.idle_timeout,
         ping_after: config.ping_after,
         hold_warning: config.hold_warning,
+        shed: config.shed,
         backoff_base: config.backoff.0,
         backoff_cap: config.backoff.1,
     }
@@ -356,6 +381,8 @@ fn plan(config: &PoolConfig) -> DialPlan {
     dsn.set_start_up(&config.settings);
     let (entries, bytes) = config.statement_cache;
     DialPlan {
+        pool: Arc::clone(&config.name),
+        password: config.password.clone(),
         config: dsn.config,
         host: dsn.host,
         port: dsn.port,
@@ -363,6 +390,8 @@ fn plan(config: &PoolConfig) -> DialPlan {
         settings: SessionSettings {
             statement_cache: CacheLimits { entries, bytes },
             cancel_after: config.cancel_after,
+            template: Arc::new(Template::new(config.on_connect.clone())),
+            cancels: Arc::default(),
         },
     }
 }

@@ -3,6 +3,7 @@
 //! Values only, made off the fast path. It takes the lock briefly and decides nothing about sessions.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio_postgres::error::SqlState;
 
@@ -13,6 +14,8 @@ use crate::error::{CheckoutReport, Error, ErrorKind, Holder, Outcome, Phase, Tim
 
 /// The error of a checkout whose deadline passed in `phase`.
 pub(super) fn timed_out(pool: &Shared, phase: Phase, spent: Spent) -> Error {
+    pool.timeouts.fetch_add(1, Ordering::Relaxed);
+    pool.metrics.timed_out();
     let books = pool.lock();
     let status = books.ledger.status(pool.runtime.now());
     let last_connect_error = books.last_connect_error.clone();
@@ -94,8 +97,14 @@ fn connect_cause(error: &Error) -> TimeoutCause {
 /// What a dial's failure means to whoever waits for its session.
 pub(super) fn connect_error(pool: &Shared, failure: ConnectFault) -> Arc<Error> {
     let error = match failure {
-        ConnectFault::Overdue => Error::new(ErrorKind::Timeout, Outcome::NotExecuted, Phase::Connecting)
-            .with_spent(vec![(Phase::Connecting, pool.config.connect_timeout)]),
+        ConnectFault::Overdue(stage) => {
+            let error = Error::new(ErrorKind::Timeout, Outcome::NotExecuted, Phase::Connecting)
+                .with_spent(vec![(Phase::Connecting, pool.config.connect_timeout)]);
+            match stage {
+                Some(stage) => error.with_source(stage),
+                None => error,
+            }
+        }
         ConnectFault::Failed(source) => {
             Error::new(ErrorKind::Connect, Outcome::NotExecuted, Phase::Connecting).with_source(source)
         }
@@ -107,5 +116,6 @@ pub(super) fn connect_error(pool: &Shared, failure: ConnectFault) -> Arc<Error> 
 #[derive(Debug)]
 pub(super) enum ConnectFault {
     Failed(crate::session::DialError),
-    Overdue,
+    /// The time was over, at this stage if it is one of ours.
+    Overdue(Option<crate::session::DialError>),
 }

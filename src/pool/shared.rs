@@ -4,22 +4,27 @@
 //! policy, and nothing awaits while the lock is held.
 
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use event_listener::Event;
 
+use super::abandonment::Abandonment;
 use super::checkout::Granted;
 use super::clock::{CoarseClock, TICK};
 use super::close_reason::CloseReason;
 use super::deadlines::Deadlines;
+use super::events::PoolEvent;
 use super::handoff::{Delivery, HandOff, Shelf};
-use super::ledger::{ConnectFailure, Effects, Grant, Ledger, Return, Settled, SlotId, WaiterId};
+use super::ledger::{ConnectFailure, Effects, Grant, Hold, Ledger, Return, Settled, SlotId, WaiterId};
 use crate::Instant;
+use crate::cancel::Cancel;
 use crate::config::PoolConfig;
 use crate::error::Error;
+use crate::observe::{self, Broadcast, PoolMetrics};
 use crate::runtime::Runtime;
-use crate::session::{DialPlan, Ending, Need, Session, SettleError, Verdict, settle};
+use crate::session::{DialPlan, Dropped, Ending, Need, Session, SettleError, Verdict, settle};
 
 /// One pool.
 pub(super) struct Shared {
@@ -28,8 +33,16 @@ pub(super) struct Shared {
     pub(super) plan: DialPlan,
     pub(super) clock: CoarseClock,
     pub(super) deadlines: Deadlines,
+    /// Set when the pool is closed, for what works beside it.
+    pub(super) closed: Cancel,
     /// Notified when the last session of a closed pool is gone.
     pub(super) drained: Event,
+    pub(super) events: Broadcast<PoolEvent>,
+    pub(super) metrics: PoolMetrics,
+    /// Checkouts that timed out.
+    pub(super) timeouts: AtomicU64,
+    /// Returned sessions on which something was still under way.
+    pub(super) abandoned: AtomicU64,
     books: Mutex<Books>,
 }
 
@@ -52,6 +65,7 @@ pub(super) struct Books {
 struct Berth {
     session: Option<Arc<Session>>,
     ending: Option<Arc<Ending>>,
+    pid: i32,
 }
 
 /// What to do once the lock is released.
@@ -65,7 +79,13 @@ struct Errands {
 }
 
 impl Shared {
-    pub(super) fn new(runtime: Arc<dyn Runtime>, config: PoolConfig, plan: DialPlan, ledger: Ledger) -> Self {
+    pub(super) fn new(
+        runtime: Arc<dyn Runtime>,
+        config: PoolConfig,
+        plan: DialPlan,
+        ledger: Ledger,
+        events: Broadcast<PoolEvent>,
+    ) -> Self {
         let books = Books {
             ledger,
             shelf: Shelf::default(),
@@ -77,10 +97,15 @@ impl Shared {
         };
         Self {
             runtime,
+            metrics: PoolMetrics::new(&config.name),
             config,
             plan,
+            events,
+            timeouts: AtomicU64::new(0),
+            abandoned: AtomicU64::new(0),
             clock: CoarseClock::default(),
             deadlines: Deadlines::default(),
+            closed: Cancel::new(),
             drained: Event::new(),
             books: Mutex::new(books),
         }
@@ -141,15 +166,21 @@ impl Shared {
         if how == Return::Clean {
             session.reset_marks();
         }
+        // Off the fast path: nothing of this is asked for a clean session.
+        let dropped = (verdict != Verdict::Clean).then(|| session.dropped()).flatten();
         let mut books = self.lock();
         books.shelf.take_back(hand_off);
+        let hold = (dropped.is_some() || PoolMetrics::ON)
+            .then(|| books.ledger.hold_of(now, slot))
+            .flatten();
         let effects = books.ledger.checkin(now, slot, how);
         let late = effects.late;
         match verdict {
             Verdict::Settle(need) => {
                 // Kept out of the berth while it settles: the job holds it.
                 self.carry_out(books, effects);
-                self.start_settling(slot, session, need, discard);
+                let abandoned = self.abandoned(dropped, &session, hold);
+                self.start_settling(slot, session, need, discard, abandoned);
             }
             // What is not wanted any more is said goodbye to: its slot is free when the server's process is gone.
             Verdict::Clean => {
@@ -159,7 +190,11 @@ impl Shared {
             Verdict::Broken => {
                 session.kill();
                 self.carry_out(books, effects);
+                drop(self.abandoned(dropped, &session, hold));
             }
+        }
+        if let Some(hold) = hold {
+            self.metrics.used(hold.held);
         }
         if let Some(late) = late {
             tracing::info!(pool = &*self.config.name, at = %late.at, held = ?late.held, "an overlong lease came back");
@@ -175,12 +210,37 @@ impl Shared {
         self.carry_out(books, effects);
     }
 
-    fn start_settling(self: &Arc<Self>, slot: SlotId, session: Arc<Session>, need: Need, discard: bool) {
+    fn abandoned(
+        self: &Arc<Self>,
+        dropped: Option<Dropped>,
+        session: &Session,
+        hold: Option<Hold>,
+    ) -> Option<(Dropped, Abandonment)> {
+        let (dropped, hold) = (dropped?, hold?);
+        Some((dropped, Abandonment::new(self, session.pid(), hold.at)))
+    }
+
+    fn start_settling(
+        self: &Arc<Self>,
+        slot: SlotId,
+        session: Arc<Session>,
+        need: Need,
+        discard: bool,
+        abandoned: Option<(Dropped, Abandonment)>,
+    ) {
         let pool = Arc::clone(self);
         let settling = Arc::clone(&session);
         let job = Box::pin(async move {
-            let ended = settle(&settling, need).await;
+            let (dropped, mut abandonment) = abandoned.unzip();
+            let found = |outcome| {
+                if let Some(abandonment) = &mut abandonment {
+                    abandonment.found(outcome);
+                }
+            };
+            let ended = settle(&settling, need, dropped, found).await;
             pool.settled(slot, settling, ended, discard);
+            // Told once the session is at rest, or given up.
+            drop(abandonment);
         });
         if !session.submit(job) {
             // The driver is gone, or about to go: its end frees the slot.
@@ -213,14 +273,31 @@ impl Shared {
     }
 
     /// A dial brought a session.
-    pub(super) fn connected(self: &Arc<Self>, slot: SlotId, session: Arc<Session>, ending: Arc<Ending>) {
+    pub(super) fn connected(
+        self: &Arc<Self>,
+        slot: SlotId,
+        session: Arc<Session>,
+        ending: Arc<Ending>,
+        since: Instant,
+    ) {
         let now = self.runtime.now();
+        let (pid, took) = (session.pid(), now - since);
+        let namespace = self.plan.config.get_dbname();
+        observe::connected(&self.config.name, namespace, session.endpoint(), pid, took);
+        self.metrics.created(took);
+        // Before anybody can have it, so that its end comes after.
+        self.events.send(|| PoolEvent::Connected {
+            pool: Arc::clone(&self.config.name),
+            pid,
+            took,
+        });
         let random = self.runtime.random();
         let mut books = self.lock();
         books.last_connect_error = None;
         let berth = books.berth(slot);
         berth.session = Some(session);
         berth.ending = Some(ending);
+        berth.pid = pid;
         let effects = books.ledger.connected(now, slot, random);
         self.carry_out(books, effects);
     }
@@ -230,6 +307,12 @@ impl Shared {
         let now = self.runtime.now();
         // Without an error, its task is being dropped: no jitter is wanted, and a drop may only ask for the time.
         let random = error.as_ref().map_or(0, |_| self.runtime.random());
+        if let Some(error) = &error {
+            self.events.send(|| PoolEvent::ConnectFailed {
+                pool: Arc::clone(&self.config.name),
+                error: Arc::clone(error),
+            });
+        }
         let mut books = self.lock();
         if error.is_some() {
             books.last_connect_error = error;
@@ -242,6 +325,8 @@ impl Shared {
     pub(super) fn ended(self: &Arc<Self>, slot: SlotId, reason: CloseReason) {
         let now = self.runtime.now();
         let mut books = self.lock();
+        // What was decided before it ended counts.
+        let reason = books.ledger.close_reason(slot).unwrap_or(reason);
         let ended = books.ledger.session_ended(now, slot, reason);
         let closed = books.ledger.closed(now, slot);
         let berth = std::mem::take(books.berth(slot));
@@ -257,6 +342,12 @@ impl Shared {
                 ..Effects::default()
             },
         );
+        let pid = berth.pid;
+        self.events.send(|| PoolEvent::SessionClosed {
+            pool: Arc::clone(&self.config.name),
+            pid,
+            reason,
+        });
         // Outside the lock, like every last clone of a session.
         drop(berth);
     }
@@ -265,6 +356,7 @@ impl Shared {
     pub(super) fn shut(&self) {
         let now = self.runtime.now();
         let mut books = self.lock();
+        let was_open = !books.ledger.is_closed();
         let turned_away: Vec<_> = books
             .ledger
             .close(now)
@@ -281,6 +373,12 @@ impl Shared {
             hand_off.deliver(Delivery::Closed);
         }
         drop(farewells);
+        self.closed.cancel();
+        if was_open {
+            self.events.send(|| PoolEvent::PoolClosed {
+                pool: Arc::clone(&self.config.name),
+            });
+        }
         self.wake_upkeep();
     }
 
@@ -322,6 +420,10 @@ impl Books {
 
     pub(super) fn forget_waiter(&mut self, waiter: WaiterId) -> Option<HandOff> {
         self.waiting.get_mut(waiter.index()).and_then(Option::take)
+    }
+
+    pub(super) fn pid(&mut self, slot: SlotId) -> i32 {
+        self.berth(slot).pid
     }
 
     /// Takes the session of a slot that was just leased.

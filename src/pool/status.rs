@@ -1,11 +1,13 @@
 //! The pool report: what a pool looks like at one instant, for people and for metrics. Values only.
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::close_reason::CloseReason;
-use super::ledger::{Counters, Status};
+use super::ledger::Counters;
 use super::report;
+use super::shared::{Books, Shared};
 use crate::Instant;
 use crate::error::Holder;
 
@@ -63,14 +65,29 @@ pub struct PoolStatus {
     pub pings_failed: u64,
     /// Holds reported as overlong.
     pub overlong_holds: u64,
+    /// Checkouts that timed out.
+    pub timeouts: u64,
+    /// Checkouts refused because too many waited.
+    pub queue_full: u64,
+    /// Waiters refused because the pool was overloaded.
+    pub shed: u64,
+    /// Whether waiters are being refused for overload.
+    pub is_overloaded: bool,
+    /// Waiters turned away because the pool was closed.
+    pub turned_away: u64,
+    /// Cancel requests sent.
+    pub cancels: u64,
+    /// Sessions that came back with something under way: a dropped future or stream, a deadline that had passed.
+    pub abandoned_work: u64,
     counters: Counters,
 }
 
 impl PoolStatus {
-    pub(super) fn new(name: &str, status: &Status, now: Instant, overlong_holds: u64) -> Self {
+    pub(super) fn new(pool: &Shared, books: &Books, now: Instant) -> Self {
+        let status = books.ledger.status(now);
         let counters = status.counters;
         Self {
-            name: name.into(),
+            name: pool.config.name.to_string(),
             max: status.max,
             min: status.min,
             size: status.size,
@@ -94,7 +111,14 @@ impl PoolStatus {
             connects: counters.connects,
             connect_failures: counters.connect_failures,
             pings_failed: counters.pings_failed,
-            overlong_holds,
+            overlong_holds: books.overlong_holds,
+            timeouts: pool.timeouts.load(Ordering::Relaxed),
+            queue_full: counters.queue_full,
+            shed: counters.shed,
+            is_overloaded: status.is_overloaded,
+            turned_away: counters.turned_away,
+            cancels: pool.plan.settings.cancels.load(Ordering::Relaxed),
+            abandoned_work: pool.abandoned.load(Ordering::Relaxed),
             counters,
         }
     }
@@ -126,6 +150,17 @@ impl fmt::Display for PoolStatus {
             self.connects,
             self.connect_failures
         )?;
+        let rare = [
+            (self.timeouts, "timed out"),
+            (self.queue_full, "refused"),
+            (self.shed, "shed"),
+            (self.cancels, "cancels"),
+            (self.abandoned_work, "abandoned"),
+            (self.overlong_holds, "overlong holds"),
+        ];
+        for (count, what) in rare.into_iter().filter(|(count, _)| *count > 0) {
+            write!(f, ", {count} {what}")?;
+        }
         for reason in CloseReason::ALL {
             let count = self.closes(reason);
             if count > 0 {

@@ -1,4 +1,4 @@
-//! Upkeep: the one task of a pool that serves deadlines, opens sessions, closes old ones and reports overlong holds.
+//! Upkeep: the one task of a pool that serves deadlines, opens sessions, closes old ones, refuses callers under overload, reports overlong holds, and publishes metrics.
 //!
 //! Beside the path of calls. It asks the ledger what is due and does it; it sleeps until the ledger or a deadline says,
 //! and ends when the pool is closed and empty.
@@ -9,10 +9,15 @@ use std::sync::Arc;
 use futures_util::future::select;
 
 use super::clock::TICK;
+use super::close_reason::CloseReason;
 use super::connect;
+use super::events::PoolEvent;
+use super::handoff::Delivery;
 use super::ledger::SlotId;
+use super::report;
 use super::shared::Shared;
 use crate::Instant;
+use crate::observe::{Levels, PoolMetrics};
 
 /// Runs until the pool is closed and its last session is gone.
 pub(super) async fn run(pool: Arc<Shared>) {
@@ -41,10 +46,12 @@ pub(super) async fn run(pool: Arc<Shared>) {
 fn round(pool: &Arc<Shared>, now: Instant) -> Option<Instant> {
     let deadline = pool.deadlines.serve(now);
     close_overdue(pool, now);
+    shed(pool, now);
     report_holds(pool, now);
     for slot in due_connects(pool, now) {
         pool.runtime.spawn(Box::pin(connect::open(Arc::clone(pool), slot)));
     }
+    publish(pool, now);
     let mut books = pool.lock();
     if books.ledger.is_drained() {
         return None;
@@ -72,10 +79,51 @@ fn close_overdue(pool: &Shared, now: Instant) {
         let mut books = pool.lock();
         let Some(slot) = books.ledger.reap(now) else { return };
         let farewell = books.begin_close(overdue, slot);
+        let late = books.ledger.close_reason(slot) == Some(CloseReason::SettleOverdue);
+        let pid = books.pid(slot);
         drop(books);
+        if late {
+            pool.events.send(|| PoolEvent::SettleOverdue {
+                pool: Arc::clone(&pool.config.name),
+                pid,
+            });
+        }
         // Outside the lock: the last clone of a session says goodbye to the server.
         drop(farewell);
     }
+}
+
+/// Refuses those who have waited too long in an overloaded pool.
+fn shed(pool: &Shared, now: Instant) {
+    loop {
+        let mut books = pool.lock();
+        let Some(shed) = books.ledger.shed(now) else { return };
+        let hand_off = books.forget_waiter(shed.waiter);
+        drop(books);
+        if let Some(hand_off) = hand_off {
+            hand_off.deliver(Delivery::Shed(shed.waited));
+        }
+        tracing::debug!(pool = &*pool.config.name, at = %shed.at, waited = ?shed.waited, "a caller is refused for overload");
+        pool.events.send(|| PoolEvent::Shed {
+            pool: Arc::clone(&pool.config.name),
+            at: shed.at,
+            waited: shed.waited,
+        });
+    }
+}
+
+fn publish(pool: &Shared, now: Instant) {
+    if !PoolMetrics::ON {
+        return;
+    }
+    let status = pool.lock().ledger.status(now);
+    pool.metrics.levels(Levels {
+        idle: status.idle,
+        used: status.leased + status.shared + status.settling,
+        waiting: status.waiting,
+        min: status.min,
+        max: status.max,
+    });
 }
 
 fn report_holds(pool: &Shared, now: Instant) {
@@ -85,5 +133,9 @@ fn report_holds(pool: &Shared, now: Instant) {
     drop(books);
     for hold in overlong {
         tracing::warn!(pool = &*pool.config.name, at = %hold.at, held = ?hold.held, "a lease is held for long");
+        pool.events.send(|| PoolEvent::OverlongHold {
+            pool: Arc::clone(&pool.config.name),
+            holder: report::holder(&hold),
+        });
     }
 }

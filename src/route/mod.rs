@@ -3,6 +3,7 @@
 //! The station between interaction and pool. It knows duties, names and how busy each pool is, by the numbers it is given;
 //! it opens and checks out nothing.
 
+mod budget;
 mod named;
 
 pub(crate) use self::named::NamedPools;

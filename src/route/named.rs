@@ -4,18 +4,25 @@
 //! when a pool is added or removed, so that no call waits for another.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::budget::RetryBudget;
 use super::{Access, Candidate, Choice, route};
 use crate::config::PoolConfig;
 use crate::error::{BadInput, Error};
-use crate::pool::ConnectionPool;
+use crate::observe::Broadcast;
+use crate::pool::{ConnectionPool, Events, PoolEvent, Stats};
 use crate::runtime::Runtime;
 
 /// All named pools of one [`InteractionPool`](crate::InteractionPool), with the runtime they share.
 pub(crate) struct NamedPools {
     runtime: Arc<dyn Runtime>,
+    events: Broadcast<PoolEvent>,
+    /// Times a call was run again.
+    retries: AtomicU64,
     pools: Mutex<Arc<Pools>>,
+    budget: Mutex<RetryBudget>,
 }
 
 /// One state of the list.
@@ -26,21 +33,54 @@ struct Pools {
 }
 
 impl NamedPools {
-    pub(crate) fn new(runtime: Arc<dyn Runtime>) -> Self {
+    /// `events`: how far a reader of events may fall behind.
+    pub(crate) fn new(runtime: Arc<dyn Runtime>, events: usize) -> Self {
         Self {
             runtime,
+            events: Broadcast::new(events),
+            retries: AtomicU64::new(0),
             pools: Mutex::default(),
+            budget: Mutex::default(),
         }
+    }
+
+    fn budget(&self) -> MutexGuard<'_, RetryBudget> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A call that may be made again after a lost session has begun.
+    pub(crate) fn earn_retry(&self) {
+        self.budget().earn();
+    }
+
+    /// Whether a call may be made again after a lost session.
+    pub(crate) fn may_retry(&self) -> bool {
+        self.budget().spend()
     }
 
     pub(crate) fn runtime(&self) -> &Arc<dyn Runtime> {
         &self.runtime
     }
 
+    /// What happens to any of the pools from now on.
+    pub(crate) fn events(&self) -> Events {
+        Events::new(&self.events, None)
+    }
+
+    /// A call is run again.
+    pub(crate) fn count_retry(&self) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let pools = self.all().iter().map(ConnectionPool::status).collect();
+        Stats::new(pools, self.retries.load(Ordering::Relaxed))
+    }
+
     /// Opens a pool and adds it.
     pub(crate) fn add(&self, config: PoolConfig) -> Result<(), Error> {
         let mut pools = self.lock();
-        let next = pools.with(Arc::clone(&self.runtime), config)?;
+        let next = pools.with(Arc::clone(&self.runtime), config, &self.events)?;
         *pools = Arc::new(next);
         Ok(())
     }
@@ -76,7 +116,12 @@ impl NamedPools {
 
 impl Pools {
     /// These pools and one more.
-    fn with(&self, runtime: Arc<dyn Runtime>, config: PoolConfig) -> Result<Self, Error> {
+    fn with(
+        &self,
+        runtime: Arc<dyn Runtime>,
+        config: PoolConfig,
+        events: &Broadcast<PoolEvent>,
+    ) -> Result<Self, Error> {
         let name = Arc::clone(&config.name);
         if self.candidates.iter().any(|pool| pool.name == name) {
             return Err(Error::bad_input(BadInput::DuplicatePool { name }));
@@ -88,7 +133,7 @@ impl Pools {
             let reason = format!("pool \"{name}\" cannot be the default pool: \"{}\" is", other.name);
             return Err(Error::bad_input(BadInput::Conflict { reason }));
         }
-        let pool = ConnectionPool::open(runtime, config)?;
+        let pool = ConnectionPool::open_with(runtime, config, events.clone())?;
         let candidate = Candidate {
             name,
             is_default: duties.default,

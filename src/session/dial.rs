@@ -3,6 +3,7 @@
 //! Called by the pool, which owns the deadline over all of it and the decision to try again. Host lists, TLS and
 //! password files are not here yet; their place is between `connect` and `start_up`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
@@ -13,8 +14,8 @@ use tokio_postgres::config::Host;
 
 use super::driver::Driver;
 use super::tap::{Observed, Tap};
-use super::{Session, SessionSettings};
-use crate::config::SocketOptions;
+use super::{Session, SessionSettings, TemplateError};
+use crate::config::{PasswordRequest, PasswordSource, SocketOptions};
 use crate::runtime::{BoxStream, Endpoint, Runtime};
 
 /// Where a session is, for those who must reach the same server process group again: cancel requests.
@@ -27,6 +28,10 @@ pub(crate) struct Address {
 /// Everything a dial needs to know.
 #[derive(Clone)]
 pub(crate) struct DialPlan {
+    /// The pool's name.
+    pub(crate) pool: Arc<str>,
+    /// Asked at each dial, if there is one; the password in `config` is not used then.
+    pub(crate) password: Option<PasswordSource>,
     /// User, database, password, start-up options. Its own `Debug` hides the password.
     pub(crate) config: tokio_postgres::Config,
     pub(crate) host: Host,
@@ -42,6 +47,12 @@ pub(crate) enum DialError {
     Resolve { host: String, source: io::Error },
     /// No stream to the address.
     Connect { endpoint: Endpoint, source: io::Error },
+    /// The function that gives passwords failed.
+    Password(Box<dyn std::error::Error + Send + Sync>),
+    /// The session ended, or the time was over, before its template had been run.
+    SetUp(Option<Arc<tokio_postgres::Error>>),
+    /// A part of the session template failed.
+    Template(TemplateError),
     /// The server refused, or broke off, the start-up.
     StartUp {
         endpoint: Endpoint,
@@ -53,9 +64,13 @@ pub(crate) enum DialError {
 
 /// Makes one session. Dropping the future abandons the attempt and closes what was opened.
 pub(crate) async fn dial(runtime: &Arc<dyn Runtime>, plan: &DialPlan) -> Result<(Arc<Session>, Driver), DialError> {
+    let config = match &plan.password {
+        None => Cow::Borrowed(&plan.config),
+        Some(source) => Cow::Owned(with_password(plan, source).await?),
+    };
     let (stream, address) = connect(&**runtime, plan).await?;
     let (tap, observed) = Tap::new(stream);
-    let started = plan.config.connect_raw(tap, NoTls).await;
+    let started = config.connect_raw(tap, NoTls).await;
     let endpoint = address.endpoint.clone();
     let (client, connection) = started.map_err(|source| DialError::StartUp {
         endpoint: endpoint.clone(),
@@ -72,9 +87,23 @@ pub(crate) async fn dial(runtime: &Arc<dyn Runtime>, plan: &DialPlan) -> Result<
         Arc::clone(runtime),
         address,
         (pid, key),
-        plan.settings,
+        plan.settings.clone(),
     );
     Ok((session, driver))
+}
+
+async fn with_password(plan: &DialPlan, source: &PasswordSource) -> Result<tokio_postgres::Config, DialError> {
+    let request = PasswordRequest {
+        pool: Arc::clone(&plan.pool),
+        host: host_name(&plan.host),
+        port: plan.port,
+        user: plan.config.get_user().unwrap_or_default().into(),
+        dbname: plan.config.get_dbname().map(str::to_owned),
+    };
+    let password = source.ask(request).await.map_err(DialError::Password)?;
+    let mut config = plan.config.clone();
+    config.password(password);
+    Ok(config)
 }
 
 fn backend(observed: &Observed) -> Option<(i32, i32)> {
@@ -144,6 +173,9 @@ impl fmt::Display for DialError {
         match self {
             Self::Resolve { host, .. } => write!(f, "could not look up the host \"{host}\""),
             Self::Connect { endpoint, .. } => write!(f, "could not connect to {endpoint}"),
+            Self::Password(_) => f.write_str("the function that gives the password failed"),
+            Self::SetUp(_) => f.write_str("the session template (on_connect) was not run to its end"),
+            Self::Template(error) => error.fmt(f),
             Self::StartUp { endpoint, .. } => write!(f, "the server at {endpoint} refused the start-up"),
             Self::Strange { endpoint, what } => {
                 write!(f, "the server at {endpoint} does not speak as PostgreSQL: {what}")
@@ -156,6 +188,9 @@ impl std::error::Error for DialError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Resolve { source, .. } | Self::Connect { source, .. } => Some(source),
+            Self::Password(source) => Some(&**source),
+            Self::SetUp(reason) => reason.as_ref().map(|reason| reason as _),
+            Self::Template(error) => error.source(),
             Self::StartUp { source, .. } => Some(source),
             Self::Strange { .. } => None,
         }

@@ -10,6 +10,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ticket(u64);
 
+impl Ticket {
+    /// Counted over the session's life.
+    pub(super) fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// Gives out tickets and checks them.
 #[derive(Debug, Default)]
 pub(super) struct Fence {

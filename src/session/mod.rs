@@ -4,28 +4,39 @@
 //! enter through the fence (`request`), and `settle` brings a used session back to its pristine state or says that it
 //! cannot. It never chooses who may use a session; that is the pool's.
 
+mod abandoned;
 mod cancel_request;
 mod clean_up;
 mod dial;
 mod driver;
 mod fence;
+mod in_flight;
 mod observer;
 mod request;
 mod settle;
 mod statements;
 mod tap;
+mod template;
+mod transaction;
 mod wire;
 
 #[cfg(fuzzing)]
 pub use self::observer::fuzz_tap;
 
+pub use self::abandoned::Abandoned;
+pub(crate) use self::abandoned::Dropped;
 pub(crate) use self::clean_up::Reach;
 pub(crate) use self::dial::{DialError, DialPlan, dial};
+pub(crate) use self::driver::Driver;
 pub(crate) use self::fence::Ticket;
+#[cfg(test)]
+pub(crate) use self::observer::Transactions;
 pub(crate) use self::request::{Failure, Flight};
 pub(crate) use self::settle::{Need, SettleError, settle};
 pub(crate) use self::statements::{CacheLimits, Prepared};
-pub(crate) use self::wire::{Ended, Ending};
+pub(crate) use self::template::{Template, TemplateError};
+pub(crate) use self::transaction::{Beginning, TransactionFacts};
+pub(crate) use self::wire::{Ended, Ending, Notifications};
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -40,8 +51,9 @@ use tokio_postgres::{Client, Connection};
 
 use self::cancel_request::CancelRequest;
 use self::dial::Address;
-use self::driver::{Driver, Job};
+use self::driver::Job;
 use self::fence::Fence;
+use self::in_flight::InFlight;
 use self::statements::StatementCache;
 use self::tap::{Observed, Tap};
 use self::wire::Wire;
@@ -52,11 +64,15 @@ use crate::sql;
 const INBOX: usize = 64;
 
 /// What a pool wants of its sessions.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SessionSettings {
     pub(crate) statement_cache: CacheLimits,
     /// How long a dropped request may go on before it is cancelled.
     pub(crate) cancel_after: Duration,
+    /// What each session runs before anybody gets it, and after each clean-up.
+    pub(crate) template: Arc<Template>,
+    /// Cancel requests sent for any session of the pool.
+    pub(crate) cancels: Arc<AtomicU64>,
 }
 
 /// The mode a request needs its session in.
@@ -85,7 +101,7 @@ pub(crate) struct Session {
     statements: Mutex<StatementCache>,
     fence: Fence,
     /// Requests whose answer was not read to its end.
-    in_flight: AtomicU32,
+    in_flight: InFlight,
     /// Requests that ever entered.
     entered: AtomicU64,
     /// Statements being prepared in the driver; each may take several round trips.
@@ -138,6 +154,7 @@ impl Session {
         let (inbox, jobs) = async_channel::bounded(INBOX);
         let ending = Arc::new(Ending::default());
         let wire = Arc::new(Wire::new(connection, Arc::clone(&ending)));
+        let statements = Mutex::new(StatementCache::new(settings.statement_cache));
         let session = Self {
             client,
             observed,
@@ -149,9 +166,9 @@ impl Session {
             pid,
             key,
             settings,
-            statements: Mutex::new(StatementCache::new(settings.statement_cache)),
+            statements,
             fence: Fence::default(),
-            in_flight: AtomicU32::new(0),
+            in_flight: InFlight::default(),
             entered: AtomicU64::new(0),
             preparing: AtomicU32::new(0),
             prepared: Event::new(),
@@ -167,6 +184,11 @@ impl Session {
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.address.endpoint
+    }
+
+    /// Keeps the notifications that come from here on, up to `bound` of them at a time. For a listener's session.
+    pub(crate) fn notifications(&self, bound: usize) -> Notifications {
+        self.wire.notifications(bound)
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -219,13 +241,25 @@ impl Session {
     pub(crate) async fn cancel(&self) {
         // Until the delivery is certain, a signal may arrive at any time: a session given back before is closed.
         self.marks.fetch_or(mark::CANCELLING, Ordering::AcqRel);
-        match cancel_request::send(&*self.runtime, &self.address, self.pid, self.key).await {
+        match self.request_cancel().await {
             CancelRequest::Delivered | CancelRequest::NotSent => {
                 self.marks.fetch_or(mark::RAW, Ordering::AcqRel);
                 self.marks.fetch_and(!mark::CANCELLING, Ordering::AcqRel);
             }
             CancelRequest::InDoubt(_) => {}
         }
+    }
+
+    async fn request_cancel(&self) -> CancelRequest {
+        self.settings.cancels.fetch_add(1, Ordering::Relaxed);
+        cancel_request::send(&*self.runtime, &self.address, self.pid, self.key).await
+    }
+
+    /// What is known of work whose answer nobody waited for; `None` when there is none.
+    pub(crate) fn dropped(&self) -> Option<Dropped> {
+        let in_flight = self.in_flight.count();
+        let preparing = self.preparing.load(Ordering::Acquire);
+        (in_flight != 0 || preparing != 0).then(|| Dropped::new(&self.observed.facts(), in_flight))
     }
 
     /// What the session needs before the next borrower may have it.
@@ -235,7 +269,7 @@ impl Session {
         if marks & (mark::BROKEN | mark::CANCELLING) != 0 || brief.plans_lost() || self.ending.ended().is_some() {
             return Verdict::Broken;
         }
-        let dropped = self.in_flight.load(Ordering::Acquire) + self.preparing.load(Ordering::Acquire) != 0;
+        let dropped = self.in_flight.count() + u64::from(self.preparing.load(Ordering::Acquire)) != 0;
         // A cancel request may have hit the very statement that sets the session's mode.
         let unsure = dropped || marks & mark::RAW != 0;
         let need = Need {
@@ -253,7 +287,7 @@ impl Session {
     /// Forgets what the last lease did, after settling or when there was nothing to settle.
     pub(crate) fn reset_marks(&self) {
         self.marks.store(0, Ordering::Release);
-        self.in_flight.store(0, Ordering::Release);
+        self.in_flight.reset(self.fence.ticket());
     }
 
     fn statements(&self) -> MutexGuard<'_, StatementCache> {

@@ -83,6 +83,25 @@ pub(crate) struct Facts {
     pub(crate) parsed: (u64, u64),
     /// CloseComplete messages seen, for statements and portals.
     pub(crate) closed: u64,
+    /// Number of the last ReadyForQuery whose answer had an error in it, counted as `ready` is.
+    pub(crate) failed_at: u64,
+    /// Requests written in full.
+    pub(crate) sent: u64,
+    /// What was seen of transactions.
+    pub(crate) transactions: Transactions,
+}
+
+/// Tags and warnings about transactions, counted over the session's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Transactions {
+    /// BEGIN and START TRANSACTION.
+    pub(crate) begins: u64,
+    /// COMMIT, and PREPARE TRANSACTION, which takes the work out of the session.
+    pub(crate) commits: u64,
+    /// ROLLBACK, and ROLLBACK TO SAVEPOINT, which has the same tag.
+    pub(crate) rollbacks: u64,
+    /// Warnings that there was no transaction to end (SQLSTATE 25P01).
+    pub(crate) missing: u64,
 }
 
 impl Facts {
@@ -182,6 +201,7 @@ impl Observer {
     }
 
     fn push(&mut self, request: Request) {
+        self.facts.sent += 1;
         if self.requests.len() == MAX_OUTSTANDING {
             self.facts.confused = true;
             return;
@@ -197,7 +217,11 @@ impl Observer {
             b'3' => self.facts.closed += 1,
             b'C' => self.command_complete(payload),
             b'S' => self.parameter_status(payload),
-            b'E' | b'N' => self.report(payload),
+            b'E' => {
+                self.facts.failed_at = self.facts.ready + 1;
+                self.report(payload);
+            }
+            b'N' => self.report(payload),
             b'G' => self.copy_in(),
             b'K' => {
                 let number = |at: usize| {
@@ -250,6 +274,13 @@ impl Observer {
             _ => Tag::Other,
         };
         self.facts.plans_lost |= self.facts.tag == Tag::PlansLost;
+        let seen = &mut self.facts.transactions;
+        match tag {
+            b"BEGIN" | b"START TRANSACTION" => seen.begins += 1,
+            b"COMMIT" | b"PREPARE TRANSACTION" => seen.commits += 1,
+            b"ROLLBACK" => seen.rollbacks += 1,
+            _ => {}
+        }
     }
 
     fn parameter_status(&mut self, payload: &[u8]) {
@@ -270,6 +301,7 @@ impl Observer {
             {
                 self.facts.last_sqlstate = Some(state);
                 self.facts.cancelled += u64::from(state == *b"57014");
+                self.facts.transactions.missing += u64::from(state == *b"25P01");
             }
         }
     }
@@ -469,6 +501,23 @@ mod tests {
         observer.outbound(&message(b'Q', b"COPY t FROM STDIN\0"));
         observer.inbound(&message(b'G', b"\0\0\0"));
         assert!(observer.facts().confused);
+    }
+
+    #[test]
+    fn the_ends_of_transactions_are_counted_by_their_tags() {
+        let mut observer = started();
+        observer.outbound(&message(b'Q', b"BEGIN; ROLLBACK TO a; COMMIT; COMMIT\0"));
+        let warning = message(b'N', b"SWARNING\0C25P01\0\0");
+        let tags = [&b"BEGIN\0"[..], b"ROLLBACK\0", b"COMMIT\0", b"COMMIT\0"].map(|tag| message(b'C', tag));
+        observer.inbound(&[tags.concat(), warning, message(b'Z', b"I")].concat());
+        let seen = observer.facts().transactions;
+        assert_eq!((seen.begins, seen.commits, seen.rollbacks, seen.missing), (1, 2, 1, 1));
+        let half = message(b'Q', b"COMMIT\0");
+        let sent = observer.facts().sent;
+        observer.outbound(&half[..half.len() - 1]);
+        assert_eq!(observer.facts().sent, sent, "half a request is not sent");
+        observer.outbound(&half[half.len() - 1..]);
+        assert_eq!(observer.facts().sent, sent + 1);
     }
 
     #[test]

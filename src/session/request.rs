@@ -40,6 +40,7 @@ pub(crate) enum Failure {
 #[must_use]
 pub(crate) struct Flight {
     session: Arc<Session>,
+    ticket: Ticket,
     entry: Entry,
 }
 
@@ -72,7 +73,7 @@ struct Entering<'a, F> {
 impl Flight {
     /// The answer was read to its end.
     pub(crate) fn landed(self) {
-        self.session.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.session.in_flight.land(self.ticket);
     }
 
     /// The server answered with an error, or the session ended: the answer ends by itself.
@@ -97,6 +98,11 @@ impl Session {
     /// The ticket of a lease that begins.
     pub(crate) fn ticket(&self) -> Ticket {
         self.fence.ticket()
+    }
+
+    /// How many leases the session has served.
+    pub(crate) fn leases(&self) -> u64 {
+        self.fence.ticket().number()
     }
 
     /// Ends the lease: from here on nothing but settling enters.
@@ -133,9 +139,25 @@ impl Session {
         let mut entering = self.entering(ticket, mode, request);
         std::future::poll_fn(move |cx| {
             let answered = ready!(entering.poll_answer(cx))?;
-            self.in_flight.fetch_sub(1, Ordering::AcqRel);
+            self.in_flight.land(ticket);
             Poll::Ready(Ok(answered))
         })
+    }
+
+    /// Puts a request on the books, for one that is queued elsewhere under the fence.
+    pub(super) fn take_off(self: &Arc<Self>, ticket: Ticket) -> Flight {
+        Flight {
+            session: Arc::clone(self),
+            ticket,
+            entry: self.book(),
+        }
+    }
+
+    fn book(&self) -> Entry {
+        Entry {
+            number: self.entered.fetch_add(1, Ordering::AcqRel),
+            first: self.in_flight.enter(),
+        }
     }
 
     fn entering<'a, F>(self: &'a Arc<Self>, ticket: Ticket, mode: Mode, request: Pin<&'a mut F>) -> Entering<'a, F> {
@@ -153,14 +175,12 @@ impl Session {
     /// Brings the session into `mode` ahead of the next request, in the same flight of bytes.
     ///
     /// The server's own report is believed where there is one (14 and later); without it the setting is sent each time.
-    fn ensure_mode(&self, mode: Mode) {
+    pub(super) fn ensure_mode(&self, mode: Mode) {
         let read_only = mode != Mode::Template;
         let asked = self.asked_read_only.load(Ordering::Acquire);
         let reported = self.observed.brief().read_only();
         let sure = match reported {
-            Some(reported) => {
-                asked == read_only && (!read_only || reported || self.in_flight.load(Ordering::Acquire) != 0)
-            }
+            Some(reported) => asked == read_only && (!read_only || reported || self.in_flight.count() != 0),
             None => !read_only && !asked,
         };
         if sure {
@@ -262,6 +282,7 @@ impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Future for Enterin
         let value = ready!(self.poll_answer(cx))?;
         let flight = Flight {
             session: Arc::clone(self.session),
+            ticket: self.ticket,
             entry: self.entry,
         };
         Poll::Ready(Ok((value, flight)))
@@ -301,7 +322,7 @@ impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Entering<'_, F> {
             }
             other => other,
         };
-        session.in_flight.fetch_sub(1, Ordering::AcqRel);
+        session.in_flight.land(self.ticket);
         failure
     }
 
@@ -317,10 +338,7 @@ impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Entering<'_, F> {
         if block {
             self.session.queue(self.session.client.batch_execute("BEGIN READ ONLY"));
         }
-        self.entry = Entry {
-            number: self.session.entered.fetch_add(1, Ordering::AcqRel),
-            first: self.session.in_flight.fetch_add(1, Ordering::AcqRel) == 0,
-        };
+        self.entry = self.session.book();
         let mut encoding = Encoding {
             session: self.session,
             done: false,

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, join, join_all, select};
 use tokio_postgres::SimpleQueryMessage;
 
 use super::Session;
-use super::cancel_request::{self, CancelRequest};
+use super::abandoned::{Abandoned, Dropped};
+use super::cancel_request::CancelRequest;
 use super::clean_up::{CLEAN_UP, CleanUpReport};
 use super::observer::{Facts, Status};
 
@@ -124,14 +125,26 @@ impl Settling {
 const CANCEL_AGAIN: Duration = Duration::from_millis(10);
 
 /// Settles a session. Runs in its driver; dropping the future leaves the session unsettled.
-pub(crate) async fn settle(session: &Arc<Session>, need: Need) -> Result<(), SettleError> {
+///
+/// `found` is told what became of what was `dropped`, as soon as that is known.
+pub(crate) async fn settle(
+    session: &Arc<Session>,
+    need: Need,
+    dropped: Option<Dropped>,
+    mut found: impl FnMut(Abandoned) + Send,
+) -> Result<(), SettleError> {
     let mut plan = Settling::new(need);
     loop {
         let facts = session.observed.facts();
         match plan.next(&facts, session.is_preparing()) {
             Step::AwaitPrepares => session.all_prepared().await,
             Step::Drain { cancel: false } => drain(session).await?,
-            Step::Drain { cancel: true } => drain_or_cancel(session).await?,
+            Step::Drain { cancel: true } => {
+                drain_or_cancel(session).await?;
+                if let Some(dropped) = dropped {
+                    found(dropped.fate(&session.observed.facts()));
+                }
+            }
             Step::RollBack => session
                 .client
                 .batch_execute("ROLLBACK")
@@ -163,7 +176,7 @@ impl Session {
 }
 
 /// One Sync round trip: everything queued before it has been answered when it has.
-async fn drain(session: &Session) -> Result<(), SettleError> {
+pub(super) async fn drain(session: &Session) -> Result<(), SettleError> {
     // Of the raw client's own calls.
     session.forget_half_requests();
     session.client.check_connection().await.map_err(|_| ended(session))
@@ -184,7 +197,7 @@ async fn drain_or_cancel(session: &Session) -> Result<(), SettleError> {
             drained?;
             return if signalled { drain(session).await } else { Ok(()) };
         }
-        match cancel_request::send(&*session.runtime, &session.address, session.pid, session.key).await {
+        match session.request_cancel().await {
             CancelRequest::NotSent => {}
             CancelRequest::Delivered => signalled = true,
             CancelRequest::InDoubt(error) => {
@@ -196,12 +209,19 @@ async fn drain_or_cancel(session: &Session) -> Result<(), SettleError> {
     }
 }
 
-async fn clean_up(session: &Session) -> Result<(), SettleError> {
-    let answer = session
-        .client
-        .simple_query(CLEAN_UP)
-        .await
-        .map_err(|_| failed(session))?;
+/// The clean-up, with the template behind it: in the same flight of bytes, if nothing in it needs an answer before.
+async fn clean_up(session: &Arc<Session>) -> Result<(), SettleError> {
+    let texts = session.settings.template.texts();
+    // Polled, and so queued, in order.
+    let (answer, applied) = join(
+        session.client.simple_query(CLEAN_UP),
+        join_all(texts.iter().flatten().map(|text| session.client.batch_execute(text))),
+    )
+    .await;
+    let answer = answer.map_err(|_| failed(session))?;
+    if applied.iter().any(Result::is_err) {
+        return Err(failed(session));
+    }
     session.mode_was_reset();
     let report = read_report(&answer).ok_or(SettleError::CleanUpFailed)?;
     if report.kept < session.observed.facts().statements() {
@@ -213,6 +233,12 @@ async fn clean_up(session: &Session) -> Result<(), SettleError> {
             .batch_execute(&deallocate)
             .await
             .map_err(|_| failed(session))?;
+    }
+    if texts.is_none() {
+        session.set_up().await.map_err(|error| {
+            tracing::debug!(pid = session.pid, %error, "the session template failed after a clean-up");
+            failed(session)
+        })?;
     }
     Ok(())
 }

@@ -49,6 +49,16 @@ struct Line {
     connection: Option<Connection<Tap, NoTlsStream>>,
     /// The end, where a caller met it.
     over: Option<Ended>,
+    /// A listener's: where notifications go. Other sessions drop them.
+    sink: Option<async_channel::Sender<tokio_postgres::Notification>>,
+}
+
+/// Notifications of a session, in the order they came; made by [`Session::notifications`](super::Session::notifications).
+///
+/// With the queue full the wire is not read, so that nothing is lost and nothing grows.
+pub(crate) struct Notifications {
+    queue: async_channel::Receiver<tokio_postgres::Notification>,
+    ending: Arc<Ending>,
 }
 
 /// While it lives, the driver is not woken, only noted as to be woken: whoever holds it is about to poll the wire.
@@ -134,6 +144,7 @@ impl Wire {
             line: Mutex::new(Line {
                 connection: Some(connection),
                 over: None,
+                sink: None,
             }),
             waker: Waker::from(Arc::clone(&ending)),
             ending,
@@ -147,6 +158,16 @@ impl Wire {
     /// The driver's turn.
     pub(super) fn poll(&self) -> Poll<Ended> {
         self.lock().poll(&self.waker)
+    }
+
+    /// Keeps notifications from here on.
+    pub(super) fn notifications(&self, bound: usize) -> Notifications {
+        let (sink, queue) = async_channel::bounded(bound);
+        self.lock().sink = Some(sink);
+        Notifications {
+            queue,
+            ending: Arc::clone(&self.ending),
+        }
     }
 
     /// Drops the connection, which is what callers notice.
@@ -184,6 +205,18 @@ impl Drop for Hold<'_> {
     }
 }
 
+impl Notifications {
+    /// The oldest one, if there is one.
+    pub(crate) fn take(&self) -> Option<tokio_postgres::Notification> {
+        let was_full = self.queue.is_full();
+        let taken = self.queue.try_recv().ok();
+        if was_full {
+            self.ending.wake_driver();
+        }
+        taken
+    }
+}
+
 impl Line {
     fn poll(&mut self, waker: &Waker) -> Poll<Ended> {
         if let Some(over) = self.over.take() {
@@ -194,7 +227,17 @@ impl Line {
             return Poll::Pending;
         };
         loop {
+            // Whoever takes from the queue wakes the driver.
+            if self.sink.as_ref().is_some_and(async_channel::Sender::is_full) {
+                return Poll::Pending;
+            }
             match connection.poll_message(&mut Context::from_waker(waker)) {
+                Poll::Ready(Some(Ok(AsyncMessage::Notification(notification)))) => {
+                    if let Some(sink) = &self.sink {
+                        // Closed when nobody listens any more.
+                        let _ = sink.try_send(notification);
+                    }
+                }
                 Poll::Ready(Some(Ok(AsyncMessage::Notice(notice)))) => {
                     tracing::debug!(sqlstate = notice.code().code(), severity = notice.severity(), "notice");
                 }
@@ -204,6 +247,14 @@ impl Line {
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+}
+
+impl fmt::Debug for Notifications {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Notifications")
+            .field("queued", &self.queue.len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -33,6 +33,7 @@ pub(crate) type PoolOp = for<'a> fn(&'a Site, i64) -> Doing<'a>;
 pub(crate) const INSERT: &str = "INSERT INTO marks SELECT $1::int8 FROM pg_sleep(0.001)";
 pub(crate) const RETURNING: &str = "INSERT INTO marks VALUES ($1) RETURNING mark";
 pub(crate) const ROWS: &str = "SELECT n::int4 FROM generate_series(1, 30) AS n";
+pub(crate) const READ_BATCH: &str = "SET LOCAL work_mem = '1MB'; SELECT 1";
 pub(crate) const FUNCTION: &str = "SELECT leave_a_setting()";
 pub(crate) const COPY_IN: &str = "COPY marks FROM STDIN";
 pub(crate) const COPY_OUT: &str = "COPY (SELECT generate_series(1, 30)) TO STDOUT";
@@ -219,6 +220,52 @@ pub(crate) const OF_THE_POOL: &[(&str, Row, PoolOp)] = &[
     }),
     ("run, a function", Row::Never, |site, _| {
         Box::pin(async move { site.db.run(FUNCTION).scalar::<i64>().await.map(drop) })
+    }),
+    ("run, typed", Row::Committed, |site, mark| {
+        Box::pin(async move {
+            let returned = site.db.run(RETURNING).bind(mark).typed::<(i64,)>().await?;
+            assert_eq!(returned, [(mark,)]);
+            Ok(())
+        })
+    }),
+    ("run, bound by name", Row::Committed, |site, mark| {
+        Box::pin(async move {
+            let named = RETURNING.replace("$1", ":mark");
+            site.db.run(named).bind_named("mark", mark).one().await.map(drop)
+        })
+    }),
+    ("run, batch", Row::Committed, |site, mark| {
+        Box::pin(async move { site.db.run(everything(mark)).batch().await.map(drop) })
+    }),
+    ("run, batch that leaves a transaction open", Row::Never, |site, mark| {
+        Box::pin(async move {
+            let left_open = site.db.run(format!("BEGIN; {}", everything(mark))).batch().await;
+            let error = left_open.expect_err("it is left open");
+            assert!(matches!(error.kind(), gdbpool::ErrorKind::LeftOpen), "{error:?}");
+            Ok(())
+        })
+    }),
+    ("run, read as a batch", Row::Never, |site, _| {
+        Box::pin(async move {
+            let results = site.db.run(READ_BATCH).read().batch().await?;
+            assert_eq!(results.len(), 2);
+            Ok(())
+        })
+    }),
+    ("run, dry", Row::Never, |site, mark| {
+        Box::pin(async move {
+            let dry = site.db.run(RETURNING).bind(mark).dry_run().await?;
+            assert!(dry.text().contains(&format!("'{mark}'::pg_catalog.int8")), "{dry}");
+            Ok(())
+        })
+    }),
+    // A dropped handle lets the call go on.
+    ("run, spawned", Row::Committed, |site, mark| {
+        Box::pin(async move {
+            let handle = site.db.run(RETURNING).bind(mark).scalar::<i64>().spawn();
+            assert_eq!(handle.await?, mark);
+            Ok(())
+        })
     }),
     ("run, under a deadline", Row::Perhaps, |site, mark| {
         Box::pin(async move {

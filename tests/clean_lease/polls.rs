@@ -14,6 +14,7 @@ use gdbpool::{BoxFuture, CloseReport, ErrorKind, InteractionPool, PoolConfig, Ru
 use super::ops::{OF_A_LEASE, OF_THE_POOL, Row, Site};
 use super::runtimes::{on_each, until};
 use super::stage::{SERVERS, Stage, config, database};
+use super::transaction_ops::OF_TRANSACTIONS;
 
 /// When a future that had its polls is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +153,7 @@ async fn operations_of_the_pool(runtime: Arc<dyn Runtime>, dsn: String, pool: Po
         one: stage.one.clone(),
     };
     let cases = Cases::default();
-    for (name, row, op) in OF_THE_POOL {
+    for (name, row, op) in OF_THE_POOL.iter().chain(OF_TRANSACTIONS) {
         for moment in [Moment::AtOnce, Moment::Woken] {
             for polls in 0.. {
                 let (case, mark) = (

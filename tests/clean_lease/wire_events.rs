@@ -16,8 +16,11 @@ use gdbpool_sim::{Answer, Manual, ScriptedServer, SessionView, Sim, Type, Value}
 use super::ops::{COPY_IN, COPY_OUT, FUNCTION, INSERT, LeaseOp, OF_A_LEASE, OF_THE_POOL, PoolOp};
 use super::ops::{RETURNING, ROWS, Row, Site};
 use super::scripted;
+use super::transaction_ops::{COMMIT_ID, OF_TRANSACTIONS};
 
 const MARK: i64 = 1;
+/// An array of texts.
+const TEXTS: Type = Type::Other(1009);
 const MODE: &str = "default_transaction_read_only";
 
 /// Where an operation is dropped.
@@ -232,6 +235,13 @@ impl World {
     }
 }
 
+/// An array of one text: a dimension, no NULLs, its elements' type, their number, the first one's index, and they.
+fn one_text(text: &str) -> Value {
+    let length = i32::try_from(text.len()).expect("a short text");
+    let head = [1, 0, 25, 1, 1, length].map(i32::to_be_bytes).concat();
+    Value::Bytes([&head, text.as_bytes()].concat())
+}
+
 fn script(server: &ScriptedServer, slow: bool) {
     let takes_time = |answer: Answer| match slow {
         true => answer.after(Duration::from_millis(3)),
@@ -243,6 +253,15 @@ fn script(server: &ScriptedServer, slow: bool) {
     server.on_prefix("INSERT INTO marks VALUES (1", takes_time(Answer::tag("INSERT 0 1")));
     let rows = (1..=30).map(|n| vec![Value::Int(n)]).collect();
     server.on(ROWS, takes_time(Answer::rows(&[("n", Type::Int4)], rows)));
+    let rendered = Answer::rows(&[("values", TEXTS)], vec![vec![one_text(&format!("'{MARK}'"))]]);
+    server.on_prefix(
+        "SELECT ARRAY[pg_catalog.format(",
+        takes_time(rendered.typed(&[Type::Int8])),
+    );
+    let transaction_id = Answer::rows(&[("id", Type::Other(5069))], vec![vec![Value::Text("7".into())]]);
+    server.on(COMMIT_ID, takes_time(transaction_id));
+    let fetched = (1..=30).map(|n| vec![Value::Int(n)]).collect();
+    server.on_prefix("FETCH FORWARD", takes_time(Answer::rows(&[("n", Type::Int4)], fetched)));
     server.on(FUNCTION, takes_time(mark()));
     server.on(COPY_IN, Answer::CopyIn);
     server.on(
@@ -339,7 +358,7 @@ fn exhaust(name: &'static str, row: Row, op: Op, at: fn(u64) -> Drop, runs: &Ato
 
 fn exhaust_pool(pool: Pool, at: fn(u64) -> Drop) {
     let runs = AtomicU64::new(0);
-    for (name, row, op) in OF_THE_POOL {
+    for (name, row, op) in OF_THE_POOL.iter().chain(OF_TRANSACTIONS) {
         exhaust(name, *row, Op::Pool(*op, pool), at, &runs);
     }
     let runs = runs.into_inner();

@@ -44,7 +44,7 @@ pub enum Answer {
     RowsThenStall(RowSet, usize),
     /// Exactly this many bytes of the reply are delivered, then nothing until the session is resumed.
     StallReplyAt(u64, Box<Answer>),
-    /// A command tag without rows.
+    /// A command tag without rows. BEGIN, COMMIT and ROLLBACK do to the transaction what they say, whatever the statement.
     Tag(String),
     /// The parameter types the server infers; without it, and without the client's word, `text`.
     Typed(Vec<Type>, Box<Answer>),

@@ -458,6 +458,7 @@ impl Book {
             ready_count: line.ready,
             closed: line.closed,
             statements: line.statements.clone(),
+            committed: line.model.committed.clone(),
         }
     }
 }

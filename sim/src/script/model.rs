@@ -37,6 +37,8 @@ pub(crate) struct Model {
     pub(crate) inbox: Vec<(i32, String, String)>,
     defaults: BTreeMap<String, String>,
     pub(crate) transaction: Option<Transaction>,
+    /// Statements that wrote and were committed; the end of the session takes nothing back.
+    pub(crate) committed: Vec<String>,
 }
 
 /// What a rollback takes back.
@@ -117,6 +119,7 @@ impl Model {
         *self = Self {
             pid: self.pid,
             durable: mem::take(&mut self.durable),
+            committed: mem::take(&mut self.committed),
             ..Self::default()
         };
         self.durable.temp_tables.clear();

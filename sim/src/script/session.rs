@@ -419,6 +419,7 @@ impl Session {
     /// Runs one statement up to its CommandComplete, or up to the row limit: then the rest is given back.
     async fn execute(&mut self, run: Run<'_>) -> Result<Option<Rest>, Halt> {
         let statement = Statement::parse(run.sql);
+        let write = write_command(run.sql);
         let plan = {
             let mut open = self.lock();
             let Book {
@@ -431,7 +432,6 @@ impl Session {
             line.model.refresh(parameters);
             line.statements.push(run.sql.to_owned());
             line.model.enter();
-            let write = write_command(run.sql);
             line.model.admit(statement.as_ref(), write.as_deref())?;
             rules.take(run.sql, (!run.simple).then_some(Step::Execute))
         };
@@ -452,8 +452,16 @@ impl Session {
             (Answer::Default, None) => Err(unsupported(run.sql).into()),
             (Answer::Default, Some(statement)) => self.model_answer(&statement, &run).await,
             (outcome, statement) => {
-                // The script words the reply; what the statement does to the session stays true.
-                if let Some(known) = statement {
+                // The script words the reply; what the statement does to the session stays true, but for a tag that says
+                // that a transaction began or ended: then it did.
+                let told = match &outcome {
+                    Answer::Tag(tag) if matches!(&**tag, "BEGIN" | "COMMIT" | "ROLLBACK") => Statement::parse(tag),
+                    _ => None,
+                };
+                if write.is_some() {
+                    self.lock().lines[self.line].model.wrote(run.sql);
+                }
+                if let Some(known) = told.or(statement) {
                     self.apply(&known, run.alone)?;
                 }
                 self.scripted(outcome, &run).await

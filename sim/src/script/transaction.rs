@@ -21,6 +21,8 @@ pub(crate) struct Transaction {
     pub(crate) listens: Vec<Option<(String, bool)>>,
     pub(crate) notifies: Vec<(String, String)>,
     pub(crate) locks: usize,
+    /// Statements that wrote, which a commit keeps.
+    pub(crate) writes: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -29,6 +31,7 @@ pub(crate) struct Savepoint {
     saved: Durable,
     listens: usize,
     notifies: usize,
+    writes: usize,
 }
 
 impl Model {
@@ -69,6 +72,13 @@ impl Model {
                 format!("cannot execute {command} in a read-only transaction"),
             )),
             _ => Ok(()),
+        }
+    }
+
+    /// A statement wrote; its text stands for what it did.
+    pub(crate) fn wrote(&mut self, sql: &str) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.writes.push(sql.to_owned());
         }
     }
 
@@ -161,11 +171,13 @@ impl Model {
         };
         if tag == "SAVEPOINT" {
             let (listens, notifies) = (transaction.listens.len(), transaction.notifies.len());
+            let writes = transaction.writes.len();
             transaction.savepoints.push(Savepoint {
                 name: name.clone(),
                 saved: durable,
                 listens,
                 notifies,
+                writes,
             });
             return Ok(Reply::Tag(tag));
         }
@@ -184,6 +196,7 @@ impl Model {
             let savepoint = &transaction.savepoints[place];
             transaction.listens.truncate(savepoint.listens);
             transaction.notifies.truncate(savepoint.notifies);
+            transaction.writes.truncate(savepoint.writes);
             self.durable = savepoint.saved.clone();
         }
         Ok(Reply::Tag(tag))
@@ -207,6 +220,7 @@ impl Model {
             }
         }
         self.outgoing.extend(transaction.notifies);
+        self.committed.extend(transaction.writes);
         self.release_transaction_locks(transaction.locks);
         self.portals.clear();
     }
@@ -231,6 +245,7 @@ impl Model {
             listens: Vec::new(),
             notifies: Vec::new(),
             locks: 0,
+            writes: Vec::new(),
         });
     }
 

@@ -25,6 +25,10 @@ impl Ledger {
             self.reserved <= self.waiters.len(),
             "more sessions are reserved than callers wait"
         );
+        assert!(
+            !self.is_overloaded() || self.idle.is_empty(),
+            "overloaded while a session is idle"
+        );
         assert_eq!(self.counters.overtakes, 0, "a waiter was overtaken");
         if self.closed {
             assert!(

@@ -112,21 +112,21 @@ impl Ledger {
             State::Leased | State::Shared { .. } if entry.fate == Fate::Ended => return Effects::default(),
             State::Leased => {
                 entry.fate = Fate::Ended;
-                self.counters.count_close(reason);
+                self.count_close(index, reason);
                 return Effects::default();
             }
             State::Shared { .. } => {
                 self.doom_shared(now, index, Fate::Ended);
-                self.counters.count_close(reason);
+                self.count_close(index, reason);
                 return Effects::default();
             }
             // Counted when it was doomed.
             State::Doomed => self.doomed.retain(|doomed| *doomed as usize != index),
             State::Idle => {
                 self.idle.retain(|idle| *idle as usize != index);
-                self.counters.count_close(reason);
+                self.count_close(index, reason);
             }
-            State::Settling { .. } => self.counters.count_close(reason),
+            State::Settling { .. } => self.count_close(index, reason),
         }
         self.free(now, index)
     }

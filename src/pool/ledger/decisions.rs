@@ -17,7 +17,7 @@ pub(crate) enum Checkout {
     Refused(Refusal),
     /// This session, after a ping if it has been unused for long.
     Session { slot: SlotId, ping: bool },
-    /// In line. The shell wakes upkeep if [`Ledger::connect_due`](super::Ledger::connect_due) says so.
+    /// In line. The shell wakes upkeep if [`Ledger::wake_for_waiter`](super::Ledger::wake_for_waiter) says so.
     Wait(WaiterId),
 }
 
@@ -90,4 +90,13 @@ pub(crate) struct Hold {
     pub(crate) at: &'static Location<'static>,
     /// For how long so far.
     pub(crate) held: Duration,
+}
+
+/// A waiter that is refused because the pool is overloaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shed {
+    pub(crate) waiter: WaiterId,
+    /// Where it asked.
+    pub(crate) at: &'static Location<'static>,
+    pub(crate) waited: Duration,
 }

@@ -25,6 +25,8 @@ pub(crate) struct Limits {
     pub(crate) ping_after: Option<Duration>,
     /// A session held for this long is reported, once.
     pub(crate) hold_warning: Option<Duration>,
+    /// Target and interval of shedding; see the file of that name.
+    pub(crate) shed: Option<(Duration, Duration)>,
     /// Upper end of the first pause after a failed dial.
     pub(crate) backoff_base: Duration,
     /// Upper end of every pause after failed dials.
@@ -37,6 +39,9 @@ impl Limits {
         self.max = self.max.max(1);
         self.min = self.min.min(self.max);
         self.max_connecting = self.max_connecting.max(1);
+        self.shed = self
+            .shed
+            .map(|(target, interval)| (target, interval.max(SHORTEST_BACKOFF)));
         self.backoff_base = self.backoff_base.max(SHORTEST_BACKOFF);
         self.backoff_cap = self.backoff_cap.max(self.backoff_base);
         // The comparison is false for NaN as well.

@@ -12,13 +12,14 @@
 //! - a shared session that a waiter has reserved takes no more statements.
 //!
 //! On the path: `checkout` and `checkin` here; sessions that several statements use in `shared`; dials in `connect`;
-//! ends and housekeeping in `upkeep`; the report in `view`. Unknown and outdated ids change nothing.
+//! ends and housekeeping in `upkeep`; refusals under overload in `shedding`; the report in `view`. Unknown and outdated ids change nothing.
 
 mod backoff;
 mod connect;
 mod decisions;
 mod limits;
 mod shared;
+mod shedding;
 mod slot;
 mod upkeep;
 mod view;
@@ -37,6 +38,8 @@ use std::time::Duration;
 #[cfg(fuzzing)]
 pub use self::model::run_bytes as fuzz_ledger;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::decisions::Shed;
 pub(crate) use self::decisions::{Checkout, ConnectFailure, Effects, Grant, Hold, Refusal, Return, Settled};
 pub(crate) use self::limits::Limits;
 pub(crate) use self::slot::SlotId;
@@ -44,6 +47,7 @@ pub(crate) use self::view::{Counters, Status};
 pub(crate) use self::waiters::WaiterId;
 
 use self::backoff::Backoff;
+use self::shedding::Shedding;
 use self::slot::{Fate, Slot, State};
 use self::waiters::{Waiter, Waiters};
 use crate::Instant;
@@ -68,6 +72,8 @@ pub(crate) struct Ledger {
     reserved: u32,
     waiters: Waiters,
     backoff: Backoff,
+    /// `None`: nobody is ever refused for overload.
+    shedding: Option<Shedding>,
     /// Dials that will bring a session of the present epoch.
     useful_dials: u32,
     epoch: u64,
@@ -86,6 +92,7 @@ impl Ledger {
     pub(crate) fn new(limits: Limits, now: Instant) -> Self {
         let limits = limits.consistent();
         let backoff = Backoff::new(&limits);
+        let shedding = limits.shed.map(Shedding::new);
         let ping_after = limits.ping_after.unwrap_or(Duration::MAX);
         Self {
             limits,
@@ -100,6 +107,7 @@ impl Ledger {
             reserved: 0,
             waiters: Waiters::new(),
             backoff,
+            shedding,
             useful_dials: 0,
             epoch: 0,
             next_ticket: 0,
@@ -162,6 +170,7 @@ impl Ledger {
         let queued = self.waiters.remove(waiter);
         if queued {
             self.counters.abandoned += 1;
+            self.note_left();
             self.balance_reservations(now);
         }
         queued
@@ -217,7 +226,7 @@ impl Ledger {
             return (effects, Checkout::Refused(Refusal::Closed));
         }
         let checkout = self.serve(now, Waiter { ticket, since: now, at });
-        effects.wake_upkeep |= self.connect_due(now);
+        effects.wake_upkeep |= self.wake_for_waiter(now);
         (effects, checkout)
     }
 
@@ -237,6 +246,7 @@ impl Ledger {
         }
         self.counters.waits += 1;
         let id = self.waiters.insert(waiter);
+        self.note_joined(now);
         self.balance_reservations(now);
         Checkout::Wait(id)
     }
@@ -271,12 +281,14 @@ impl Ledger {
         let Some((id, waiter)) = self.waiters.pop() else {
             self.turn(index, State::Idle);
             self.idle.push(index as u32);
+            self.note_rested();
             return Effects::default();
         };
         if self.waiters.first().is_some_and(|first| first.ticket < waiter.ticket) {
             self.counters.overtakes += 1;
         }
         self.counters.grants += 1;
+        self.note_served(now.saturating_since(waiter.since));
         let (slot, ping) = self.lease(now, index, waiter);
         self.balance_reservations(now);
         Effects {
@@ -316,7 +328,7 @@ impl Ledger {
 
     /// The shell is to close this session. Its capacity stays used until [`closed`](Self::closed).
     fn begin_close(&mut self, now: Instant, index: usize, reason: CloseReason) -> Effects {
-        self.counters.count_close(reason);
+        self.count_close(index, reason);
         self.turn(index, State::Closing);
         Effects {
             close: Some(self.id(index)),

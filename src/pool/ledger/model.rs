@@ -15,7 +15,9 @@ use std::time::Duration;
 pub(crate) use self::op::Op;
 
 use super::slot::State;
-use super::{Checkout, ConnectFailure, Effects, Grant, Ledger, Limits, Refusal, Return, Settled, SlotId, WaiterId};
+use super::{
+    Checkout, ConnectFailure, Effects, Grant, Ledger, Limits, Refusal, Return, Settled, Shed, SlotId, WaiterId,
+};
 use crate::Instant;
 use crate::pool::close_reason::CloseReason;
 
@@ -59,6 +61,11 @@ fn limits([min, max, connecting, waiters, lifetime, idle, ping, jitter, ..]: Set
         idle_timeout: span(idle, 4),
         ping_after: span(ping, 4),
         hold_warning: span(idle ^ ping, 10),
+        // Of every four pools one sheds; often fast enough to be caught at it.
+        shed: (waiters ^ lifetime >= 192).then(|| {
+            let target = Duration::from_millis(1 + u64::from(waiters % 8) * 5);
+            (target, target * (1 + u32::from(ping % 4)))
+        }),
         backoff_base: Duration::from_millis(10),
         backoff_cap: Duration::from_millis(300),
     }
@@ -77,6 +84,14 @@ struct Known {
     born: Instant,
     used: Instant,
     warned: bool,
+}
+
+/// A caller in line.
+#[derive(Clone, Copy, Debug)]
+struct Queued {
+    waiter: WaiterId,
+    ticket: u64,
+    since: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +133,9 @@ struct Model {
     slots: BTreeMap<SlotId, Known>,
     /// Oldest use first.
     idle: Vec<SlotId>,
-    queue: VecDeque<(WaiterId, u64)>,
+    queue: VecDeque<Queued>,
+    /// When a session was idle last: nobody is refused for an interval from then on.
+    idle_at: Instant,
     tickets: u64,
     gone_slots: Vec<SlotId>,
     gone_waiters: Vec<WaiterId>,
@@ -149,6 +166,7 @@ impl Model {
             slots: BTreeMap::new(),
             idle: Vec::new(),
             queue: VecDeque::new(),
+            idle_at: now,
             tickets: 0,
             callers: 1 + usize::from(setup[8] / 16).min(if setup[8] % 16 < 8 { 2 } else { 16 }),
             calm: setup[9] % 4 * 21,
@@ -218,7 +236,7 @@ impl Model {
                 self.served(answer, self.tickets - 1);
             }
         }
-        self.woken |= self.ledger.connect_due(self.clock);
+        self.woken |= self.ledger.wake_for_waiter(self.clock);
     }
 
     fn checkin(&mut self, slot: SlotId, how: u8) {
@@ -306,7 +324,7 @@ impl Model {
                 "a waiter leaves the queue twice"
             );
         } else if !self.queue.is_empty() {
-            let (waiter, _) = self
+            let Queued { waiter, .. } = self
                 .queue
                 .remove(usize::from(pick) % self.queue.len())
                 .expect("picked among them");
@@ -423,7 +441,7 @@ impl Model {
 
     fn close(&mut self) {
         let turned_away = self.ledger.close(self.clock);
-        let queue: Vec<WaiterId> = self.queue.drain(..).map(|(waiter, _)| waiter).collect();
+        let queue: Vec<WaiterId> = self.queue.drain(..).map(|queued| queued.waiter).collect();
         assert_eq!(turned_away, queue, "not all waiters are told, or not in order");
         self.gone_waiters.extend(queue);
         self.closed = true;

@@ -88,6 +88,8 @@ pub(super) struct Slot {
     pub(super) generation: u32,
     pub(super) state: State,
     pub(super) fate: Fate,
+    /// Why the session ends, once that is counted.
+    pub(super) reason: Option<CloseReason>,
     /// The hold has been reported as overlong.
     pub(super) warned: bool,
     /// The ledger's epoch when the dial began.
@@ -109,6 +111,7 @@ impl Slot {
         generation: 0,
         state: State::Vacant,
         fate: Fate::Open,
+        reason: None,
         warned: false,
         epoch: 0,
         ticket: 0,

@@ -290,6 +290,114 @@ const LIMITS: Limits = Limits {
     idle_timeout: None,
     ping_after: None,
     hold_warning: Some(Duration::from_secs(30)),
+    shed: None,
     backoff_base: Duration::from_millis(100),
     backoff_cap: Duration::from_secs(5),
 };
+
+/// One session that each holder keeps for 20 ms, callers every 5 ms: four times what it can serve.
+#[test]
+fn overload_is_shed_and_ends_with_the_queue() {
+    let (target, interval) = (Duration::from_millis(50), Duration::from_millis(200));
+    let limits = Limits {
+        max: 1,
+        shed: Some((target, interval)),
+        hold_warning: None,
+        ..LIMITS
+    };
+    let mut ledger = Ledger::new(limits, at_millis(0));
+    let slot = dial_for_waiters(&mut ledger, 1)[0];
+    let _ = ledger.connected(at_millis(0), slot, 0);
+    let (mut first, mut shed, mut served) = (None, 0, Vec::new());
+    for millis in 1..2_000 {
+        let now = at_millis(millis);
+        while let Some(refused) = ledger.shed(now) {
+            assert!(refused.waited > target);
+            first.get_or_insert(millis);
+            shed += 1;
+        }
+        if millis % 5 == 0 {
+            assert!(matches!(ledger.checkout(now, Location::caller()), Checkout::Wait(_)));
+        }
+        if millis % 20 == 0 {
+            let Some(Grant::Session { waiter, .. }) = ledger.checkin(now, slot, Return::Clean).grant else {
+                panic!("nobody waits at {millis} ms")
+            };
+            served.push(waiter);
+        }
+        let status = ledger.status(now);
+        if first.is_some() {
+            assert!(
+                status.oldest_wait <= Some(target),
+                "a wait of {:?} at {millis} ms",
+                status.oldest_wait
+            );
+        }
+    }
+    // Those of the first interval were served within the target, those of the second were not.
+    assert_eq!(first.map(|first| (200..=405).contains(&first)), Some(true), "{first:?}");
+    assert!(shed > 200, "{shed}");
+    assert_eq!(ledger.status(at_millis(2_000)).counters.shed, shed);
+    assert_eq!(served.len(), 99, "nobody is refused instead of being served");
+
+    // The callers stop: what is queued is served or refused, and then the session is idle.
+    let mut millis = 2_000;
+    while ledger.status(at_millis(millis)).idle == 0 {
+        while ledger.shed(at_millis(millis)).is_some() {}
+        let _ = ledger.checkin(at_millis(millis), slot, Return::Clean);
+        millis += 20;
+        assert!(millis < 3_000, "it never comes to rest");
+    }
+    assert!(!ledger.status(at_millis(millis)).is_overloaded);
+    assert_eq!(
+        ledger.next_wake(at_millis(millis)).map(|at| at > at_millis(10_000)),
+        Some(true)
+    );
+}
+
+/// A burst that waits longer than the target, once, is no overload.
+#[test]
+fn a_burst_is_not_shed() {
+    let (target, interval) = (Duration::from_millis(5), Duration::from_millis(1_000));
+    let limits = Limits {
+        max: 1,
+        shed: Some((target, interval)),
+        ..LIMITS
+    };
+    let mut ledger = Ledger::new(limits, at_millis(0));
+    let slot = dial_for_waiters(&mut ledger, 1)[0];
+    let _ = ledger.connected(at_millis(0), slot, 0);
+    for burst in 0..20 {
+        let at = |millis: u64| at_millis(burst * 600 + millis);
+        for _ in 0..50 {
+            let _ = ledger.checkout(at(0), Location::caller());
+        }
+        for millis in 1..=50 {
+            assert_eq!(ledger.shed(at(millis * 10)), None);
+            let _ = ledger.checkin(at(millis * 10), slot, Return::Clean);
+        }
+        let _ = ledger.checkin(at(510), slot, Return::Clean);
+    }
+    assert_eq!(ledger.status(at_millis(20_000)).counters.shed, 0);
+}
+
+/// Nobody comes back at all: the waiters are refused after the first interval.
+#[test]
+fn a_pool_that_stands_still_sheds() {
+    let (target, interval) = (Duration::from_millis(50), Duration::from_millis(200));
+    let limits = Limits {
+        max: 1,
+        shed: Some((target, interval)),
+        ..LIMITS
+    };
+    let mut ledger = Ledger::new(limits, at_millis(0));
+    let Checkout::Wait(waiter) = ledger.checkout(at_millis(0), Location::caller()) else {
+        panic!("must wait")
+    };
+    assert!(ledger.next_connect(at_millis(0)).is_some());
+    assert_eq!(ledger.next_wake(at_millis(0)), Some(at_millis(200)));
+    assert_eq!(ledger.shed(at_millis(199)), None);
+    let shed = ledger.shed(at_millis(200)).expect("overdue");
+    assert_eq!((shed.waiter, shed.waited), (waiter, Duration::from_millis(200)));
+    assert!(!ledger.abandon(at_millis(201), waiter), "it is still in line");
+}

@@ -41,7 +41,7 @@ impl Ledger {
     }
 
     /// When upkeep must look again unless it is woken before: never later than something falls due, sometimes earlier.
-    /// It asks after it has called `next_connect`, `reap` and `overdue_holds` until they gave nothing, and sleeps.
+    /// It asks after it has called `next_connect`, `reap`, `shed` and `overdue_holds` until they gave nothing, and sleeps.
     pub(crate) fn next_wake(&mut self, now: Instant) -> Option<Instant> {
         let now = self.advance(now);
         let mut at = self
@@ -52,6 +52,7 @@ impl Ledger {
         if !self.doomed.is_empty() || self.connect_due(now) {
             at = now;
         }
+        at = at.min(self.shedding_due());
         for index in 0..self.slots.len() {
             at = at.min(self.falls_due(now, index));
         }
@@ -102,6 +103,7 @@ impl Ledger {
         let now = self.advance(now);
         self.closed = true;
         self.doom_idle(CloseReason::PoolClosed);
+        self.note_rested();
         let mut turned_away = Vec::with_capacity(self.waiters.len() as usize);
         while let Some((id, _)) = self.waiters.pop() {
             turned_away.push(id);
@@ -128,7 +130,7 @@ impl Ledger {
     fn doom_idle(&mut self, reason: CloseReason) {
         for index in std::mem::take(&mut self.idle) {
             self.turn(index as usize, State::Doomed);
-            self.counters.count_close(reason);
+            self.count_close(index as usize, reason);
             self.doomed.push(index);
         }
         self.idle.reserve(self.slots.len());

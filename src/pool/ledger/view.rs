@@ -31,6 +31,8 @@ pub(crate) struct Status {
     /// Up to [`LONGEST_HOLDS`](Self::LONGEST_HOLDS) leases, the longest first.
     pub(crate) longest_holds: Vec<Hold>,
     /// How long the oldest waiter has been waiting.
+    /// Whether waiters are being refused for overload.
+    pub(crate) is_overloaded: bool,
     pub(crate) oldest_wait: Option<Duration>,
     /// No dial begins before this instant.
     pub(crate) backoff_until: Option<Instant>,
@@ -60,6 +62,8 @@ pub(crate) struct Counters {
     pub(crate) turned_away: u64,
     /// Checkouts refused because too many waited.
     pub(crate) queue_full: u64,
+    /// Waiters refused because the pool was overloaded.
+    pub(crate) shed: u64,
     /// Statements that joined a shared session.
     pub(crate) joins: u64,
     /// Dials begun.
@@ -103,9 +107,27 @@ impl Ledger {
             is_closed: self.closed,
             counters: self.counters,
             longest_holds: self.longest_holds(now),
+            is_overloaded: self.is_overloaded(),
             oldest_wait: self.waiters.first().map(|first| now.saturating_since(first.since)),
             backoff_until: self.backoff.until(now),
         }
+    }
+
+    /// Why the session of this slot ends, once that is known.
+    pub(crate) fn close_reason(&self, slot: SlotId) -> Option<CloseReason> {
+        let entry = self.slots.get(slot.index())?;
+        (entry.generation == slot.generation).then_some(entry.reason)?
+    }
+
+    /// The lease of this slot, with the place that took it.
+    pub(crate) fn hold_of(&self, now: Instant, slot: SlotId) -> Option<Hold> {
+        let index = self.find(slot, State::LEASED)?;
+        self.hold(now.max(self.latest), index)
+    }
+
+    pub(super) fn count_close(&mut self, index: usize, reason: CloseReason) {
+        self.counters.count_close(reason);
+        self.slots[index].reason = Some(reason);
     }
 
     pub(super) fn count(&self, kind: usize) -> u32 {
@@ -117,6 +139,10 @@ impl Ledger {
         let away = self.idle.len() as u32 + self.connecting + self.closing + self.doomed.len() as u32;
         let busy = self.occupied().saturating_sub(away);
         f64::from(busy + self.waiters.len()) / f64::from(self.limits.max)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// Whether this id still names a slot in use.

@@ -17,12 +17,13 @@ impl Model {
             Checkout::Wait(waiter) => {
                 assert!(self.idle.is_empty(), "told to wait while a session is idle");
                 assert!(
-                    self.queue.iter().all(|(queued, _)| *queued != waiter),
+                    self.queue.iter().all(|queued| queued.waiter != waiter),
                     "{waiter:?} is in the queue twice"
                 );
                 assert!(!self.gone_waiters.contains(&waiter), "{waiter:?} is used again");
-                let place = self.queue.partition_point(|(_, other)| *other < ticket);
-                self.queue.insert(place, (waiter, ticket));
+                let place = self.queue.partition_point(|other| other.ticket < ticket);
+                let since = self.now;
+                self.queue.insert(place, Queued { waiter, ticket, since });
             }
         }
     }
@@ -70,7 +71,9 @@ impl Model {
                 ping,
             }) => {
                 assert_eq!(granted, slot, "another session is granted");
-                let (oldest, ticket) = self.queue.pop_front().expect("a grant to nobody");
+                let Queued {
+                    waiter: oldest, ticket, ..
+                } = self.queue.pop_front().expect("a grant to nobody");
                 assert_eq!(waiter, oldest, "the grant is not for the oldest waiter");
                 self.gone_waiters.push(waiter);
                 self.lease(slot, ticket, ping);
@@ -138,6 +141,9 @@ impl Model {
             }
             while let Some(slot) = self.ledger.reap(self.now) {
                 self.reaped(slot);
+            }
+            while let Some(shed) = self.ledger.shed(self.now) {
+                self.refused(shed);
             }
             self.report_holds();
             self.wake_at = self.ledger.next_wake(self.now).unwrap_or(Instant::FAR_FUTURE);
@@ -235,6 +241,21 @@ impl Model {
         self.known(slot).place = Place::Closing;
     }
 
+    /// A waiter is refused for overload: the oldest, past the target, after an interval in which no session was idle.
+    fn refused(&mut self, shed: Shed) {
+        let (target, interval) = self.limits.shed.expect("this pool does not shed");
+        let oldest = self.queue.pop_front().expect("nobody waits");
+        assert_eq!(shed.waiter, oldest.waiter, "not the oldest waiter is refused");
+        assert_eq!(shed.waited, self.now - oldest.since);
+        assert!(shed.waited > target, "refused within the target: {shed:?}");
+        assert!(self.idle.is_empty(), "refused while a session is idle");
+        assert!(
+            self.now - self.idle_at >= interval,
+            "refused although a session was idle in the interval"
+        );
+        self.gone_waiters.push(shed.waiter);
+    }
+
     fn report_holds(&mut self) {
         let mut reported: Vec<SlotId> = Vec::new();
         for hold in self.ledger.overdue_holds(self.now) {
@@ -258,6 +279,9 @@ impl Model {
     /// The books agree, and upkeep sleeps only while there is nothing to do.
     pub(super) fn check(&mut self) {
         self.ledger.check();
+        if !self.idle.is_empty() {
+            self.idle_at = self.now;
+        }
         let status = self.ledger.status(self.now);
         let counted = [
             (
@@ -305,6 +329,11 @@ impl Model {
                 asleep.reap(self.now),
                 None,
                 "upkeep sleeps although a session must be closed"
+            );
+            assert_eq!(
+                asleep.shed(self.now),
+                None,
+                "upkeep sleeps although a waiter is to be refused"
             );
             assert_eq!(
                 asleep.overdue_holds(self.now),

@@ -1,0 +1,151 @@
+//! Pinned transactions: a transaction that stays open between calls, on its own connection, for a bounded time.
+//!
+//! Between `.partial()`, which makes one, and `.within()`, which uses it. When its lease time is over it is rolled back, by
+//! the pool's upkeep if nobody else comes by. It is never moved to another connection.
+
+use std::fmt;
+use std::panic::Location;
+use std::sync::{Arc, Weak};
+use std::task::{Wake, Waker};
+use std::time::Duration;
+
+use tokio_postgres::types::ToSql;
+
+use super::cursor::Cursor;
+use super::transaction::{Core, Over, Receipt, Transaction};
+use crate::Instant;
+use crate::error::Error;
+use crate::pool::Alarm;
+
+/// What a `.partial()` interaction gives: its result, and the transaction it left open.
+#[derive(Debug)]
+pub struct Partial<T> {
+    /// What the interaction gave.
+    pub result: T,
+    /// The open transaction.
+    pub transaction: PinnedTransaction,
+}
+
+/// An open transaction, pinned to its connection until it is committed, rolled back, expired or dropped.
+///
+/// Made by [`Run::partial`](crate::Run::partial) and [`Transact::partial`](crate::Transact::partial); more interactions run
+/// in it by [`Run::within`](crate::Run::within) and [`Transact::within`](crate::Transact::within). It takes one session of
+/// its pool, for at most its lease time: then it is rolled back, and whatever is called later is
+/// [`ErrorKind::PinExpired`](crate::ErrorKind::PinExpired), which says where it was made. The server is told to end it
+/// somewhat later by itself, in case this process cannot.
+///
+/// When its session is lost, so is the transaction: it is rolled back, and every later call says
+/// [`ErrorKind::Lost`](crate::ErrorKind::Lost).
+///
+/// Dropping it rolls back.
+#[must_use = "a pinned transaction that is dropped is rolled back"]
+pub struct PinnedTransaction {
+    core: Arc<Core>,
+    expires_at: Instant,
+    _alarm: Option<Alarm>,
+}
+
+/// Rolls the transaction back when it is woken.
+struct Expiry {
+    core: Weak<Core>,
+    why: Over,
+}
+
+impl Wake for Expiry {
+    fn wake(self: Arc<Self>) {
+        if let Some(core) = self.core.upgrade() {
+            core.abandon(self.why);
+        }
+    }
+}
+
+impl PinnedTransaction {
+    /// From now on the transaction has `lease_time`.
+    pub(super) fn new(core: Arc<Core>, at: &'static Location<'static>, lease_time: Duration) -> Self {
+        let lease = core.lease();
+        let expires_at = lease.runtime().now() + lease_time;
+        let expiry = Expiry {
+            core: Arc::downgrade(&core),
+            why: Over::Expired { at, lease_time },
+        };
+        let alarm = lease.alarm(expires_at, Waker::from(Arc::new(expiry)));
+        Self {
+            core,
+            expires_at,
+            _alarm: alarm,
+        }
+    }
+
+    pub(super) fn core(&mut self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// The transaction as functions have it: for calls that need no builder.
+    ///
+    /// The handle outlives this call, but not the transaction.
+    #[must_use]
+    pub fn handle(&mut self) -> Transaction {
+        Transaction::new(Arc::clone(&self.core))
+    }
+
+    /// When the transaction is rolled back if it has not ended before, on the clock of the pool's runtime.
+    #[must_use]
+    pub fn expires_at(&self) -> Instant {
+        self.expires_at
+    }
+
+    /// The process id of the server's backend: the same for as long as the transaction lives.
+    #[must_use]
+    pub fn backend_pid(&self) -> i32 {
+        self.core.lease().backend_pid()
+    }
+
+    /// A server-side cursor over the rows of `sql`, which gives them in batches of `batch` rows; see
+    /// [`Transaction::cursor`].
+    ///
+    /// # Errors
+    /// As [`Transaction::cursor`].
+    ///
+    /// # Cancel safety
+    /// As [`Transaction::cursor`].
+    pub async fn cursor(&mut self, sql: &str, values: &[&(dyn ToSql + Sync)], batch: u32) -> Result<Cursor, Error> {
+        self.handle().cursor(sql, values, batch).await
+    }
+
+    /// Commits.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being committed, with what became of the work: `Ok` only if the server said so.
+    ///
+    /// # Cancel safety
+    /// No: dropped after COMMIT was written, whether it was committed is unknown.
+    pub async fn commit(self) -> Result<Receipt, Error> {
+        self.core.commit_open().await
+    }
+
+    /// Rolls back, and waits until the server has done so.
+    ///
+    /// # Errors
+    /// When the transaction was over before, or its session is lost; nothing of it is kept in any case.
+    ///
+    /// # Cancel safety
+    /// Yes: a dropped future only stops waiting.
+    pub async fn rollback(self) -> Result<(), Error> {
+        self.core.roll_back().await
+    }
+}
+
+impl Drop for PinnedTransaction {
+    fn drop(&mut self) {
+        self.core.abandon(Over::Ended);
+    }
+}
+
+impl fmt::Debug for PinnedTransaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PinnedTransaction")
+            .field("core", &self.core)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
+}
