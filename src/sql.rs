@@ -140,19 +140,28 @@ pub(crate) fn transaction_word(sql: &str) -> Option<&str> {
         "start",
     ];
     let mut first = true;
-    let mut prepare = None;
+    let mut before: Option<(bool, &str)> = None;
+    // Bodies of functions in standard SQL, whose statements are part of the one around them.
+    let mut bodies = 0u32;
     for token in tokens(sql) {
-        if let Token::Word(word) = token {
-            if first && CONTROL.iter().any(|known| word.eq_ignore_ascii_case(known)) {
-                return Some(word);
+        let word = match token {
+            Token::Word(word) => Some(word),
+            _ => None,
+        };
+        let is = |known: &str| word.is_some_and(|word| word.eq_ignore_ascii_case(known));
+        match before {
+            Some((false, begin)) if begin.eq_ignore_ascii_case("begin") && is("atomic") => bodies += 1,
+            Some((true, prepare)) if prepare.eq_ignore_ascii_case("prepare") && is("transaction") => {
+                return Some(prepare);
             }
-            if prepare.is_some() && word.eq_ignore_ascii_case("transaction") {
-                return prepare;
-            }
-            prepare = (first && word.eq_ignore_ascii_case("prepare")).then_some(word);
-        } else {
-            prepare = None;
+            _ => {}
         }
+        if first && bodies > 0 && is("end") {
+            bodies -= 1;
+        } else if first && CONTROL.into_iter().any(is) {
+            return word;
+        }
+        before = word.map(|word| (first, word));
         first = token == Token::Mark(';');
     }
     None
@@ -351,6 +360,7 @@ mod tests {
             ("PREPARE TRANSACTION 'a'", "PREPARE"),
             (";; end", "end"),
             ("start transaction", "start"),
+            ("CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; END; END", "END"),
         ] {
             assert_eq!(super::transaction_word(sql), Some(word), "{sql}");
         }
@@ -360,6 +370,7 @@ mod tests {
             "PREPARE a AS SELECT 1",
             "SELECT begin FROM \"commit\"",
             "INSERT INTO t VALUES ($$; commit$$)",
+            "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT CASE WHEN true THEN 2 END; END; SELECT f()",
             "",
         ] {
             let found = super::transaction_word(sql);

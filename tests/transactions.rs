@@ -3,6 +3,10 @@
 
 #[path = "transactions/functions.rs"]
 mod functions;
+#[path = "transactions/hard.rs"]
+mod hard;
+#[path = "transactions/inside.rs"]
+mod inside;
 #[path = "transactions/pinned.rs"]
 mod pinned;
 #[path = "support/runtimes.rs"]

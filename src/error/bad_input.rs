@@ -237,7 +237,7 @@ impl fmt::Display for BadInput {
             ),
             Self::TransactionControl { words } => write!(
                 f,
-                "{words} in a read-only batch, which runs in a transaction of its own"
+                "{words} where the library runs the transaction: return from the function, or use savepoint(), commit() or rollback()"
             ),
             Self::UnboundName { name } => write!(
                 f,

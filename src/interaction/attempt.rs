@@ -249,7 +249,7 @@ pub(super) fn forget_stale(lease: &Lease, sql: &str, error: &Error) {
     }
 }
 
-impl Order<'_, '_> {
+impl<'db> Order<'db, '_> {
     /// Looks the order over, and finds its pool and its deadline.
     pub(super) fn prepare(&self, tries: &mut Tries) -> Result<ConnectionPool, Error> {
         self.asked.parameters.check_form()?;
@@ -278,6 +278,30 @@ impl Order<'_, '_> {
             return Err(error.with_pool(&pool.config().name));
         }
         Ok(pool)
+    }
+
+    /// An order of nothing, under the same terms.
+    pub(super) fn frame<'a>(&self) -> Order<'a, 'a>
+    where
+        Self: 'a,
+        'db: 'a,
+    {
+        Order {
+            db: self.db,
+            asked: Asked {
+                deadline: self.asked.deadline,
+                cancel: self.asked.cancel.clone(),
+                ..Asked::new(Cow::Borrowed(""), self.asked.at)
+            },
+        }
+    }
+
+    /// The error of an answer that is not as it was asked for: inside a transaction nothing is final yet.
+    pub(super) fn not_as_asked(&self, error: Error) -> Error {
+        match &self.asked.inside {
+            Some(core) => statement::on(core.lease(), error.with_outcome(Outcome::Unknown)),
+            None => error,
+        }
     }
 
     /// The tries of a call inside an open transaction, of which there is one.

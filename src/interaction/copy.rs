@@ -12,7 +12,7 @@ use futures_sink::Sink;
 use tokio_postgres::{CopyInSink, CopyOutStream};
 
 use super::patience::Patience;
-use crate::error::{Error, Phase};
+use crate::error::{Error, ErrorKind, Phase};
 use crate::pool::Lease;
 use crate::session::Flight;
 use crate::sql::Commits;
@@ -57,7 +57,12 @@ impl Lease {
         let begun = self
             .begin(&prepared, self.session().client().copy_in(&prepared.statement))
             .await;
-        let (sink, flight) = begun.inspect_err(|_| self.session().mark_broken())?;
+        let (sink, flight) = begun.inspect_err(|error| {
+            // Refused at the fence, it never reached the session.
+            if !matches!(error.kind(), ErrorKind::LeaseEnded) {
+                self.session().mark_broken();
+            }
+        })?;
         Ok(CopyIn {
             sink: Box::pin(sink),
             flight: Some(flight),

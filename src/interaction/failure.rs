@@ -83,7 +83,7 @@ pub(super) fn error(failure: Failure, at: Circumstance<'_>) -> Error {
 /// The error of a statement that the server would not parse.
 pub(super) fn prepare_error(failure: Failure, text: &str, access: Access) -> Error {
     let several = |source: &tokio_postgres::Error| {
-        source.code() == Some(&tokio_postgres::error::SqlState::SYNTAX_ERROR) && sql::has_several_statements(text)
+        source.code() == Some(&SqlState::SYNTAX_ERROR) && sql::has_several_statements(text)
     };
     match failure {
         Failure::Database(source) if several(&source) => {

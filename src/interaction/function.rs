@@ -140,6 +140,33 @@ where
     T: Send + 'static,
 {
     /// Runs on its own, on the pool's runtime: the handle gives the result to whoever awaits it.
+    ///
+    /// What the function captures must be its own, and is cloned for each run:
+    ///
+    /// ```
+    /// # async fn example(db: gdbpool::InteractionPool) -> Result<(), gdbpool::Error> {
+    /// let name = String::from("Ann");
+    /// let insert = db.transact(move |tx| {
+    ///     let name = name.clone();
+    ///     async move { tx.execute("INSERT INTO users (name) VALUES ($1)", &[&name]).await }
+    /// });
+    /// assert_eq!(insert.spawn().await?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Borrowed captures cannot be taken along:
+    ///
+    /// ```compile_fail,E0597
+    /// # async fn example(db: gdbpool::InteractionPool) -> Result<u64, gdbpool::Error> {
+    /// let name = String::from("Ann");
+    /// let name = &name;
+    /// let insert = db.transact(move |tx| async move {
+    ///     tx.execute("INSERT INTO users (name) VALUES ($1)", &[name]).await
+    /// });
+    /// insert.spawn().await
+    /// # }
+    /// ```
     pub fn spawn(self) -> AsyncResult<T> {
         let db = Arc::clone(self.order.db);
         let runtime = Arc::clone(db.runtime());
@@ -147,12 +174,16 @@ where
             order: Order { asked, .. },
             options,
             reruns,
-            mut function,
+            function,
         } = self;
         AsyncResult::start(&*runtime, async move {
-            let order = Order { db: &db, asked };
-            let (value, _) = run(&order, options, reruns, &mut function).await?;
-            Ok(value)
+            let transact = Transact {
+                order: Order { db: &db, asked },
+                options,
+                reruns,
+                function,
+            };
+            transact.await
         })
     }
 }
@@ -180,17 +211,18 @@ where
     let mut tries = Tries::default();
     let mut reruns = Reruns::new(limit);
     order.db.earn_retry();
+    let mut last = None;
     loop {
-        let pool = order.prepare(&mut tries)?;
-        let mut failed_with = None;
-        let error = match run_once(order, options, &pool, &mut tries, function, &mut failed_with).await {
+        let pool = order.prepare(&mut tries).map_err(|error| after(&mut last, error))?;
+        let mut run = Ran::default();
+        let error = match run_once(order, options, &pool, &mut tries, function, &mut run).await {
             Ok(done) => return Ok(done),
-            Err(error) => error,
+            Err(error) => after(&mut last, error),
         };
-        if tries.met_dead_session(&error) {
+        if !run.called && tries.met_dead_session(&error) {
             continue;
         }
-        let Some(cause) = rerun::cause(&error, failed_with.as_ref()) else {
+        let Some(cause) = rerun::cause(&error, run.failed_with.as_ref()) else {
             return Err(error);
         };
         if cause == Cause::Lost && !order.db.may_retry() {
@@ -200,7 +232,19 @@ where
             return Err(error);
         };
         tracing::debug!(%error, runs = reruns.made(), "a function is run again");
+        order.db.count_retry();
+        last = Some(error);
         pause(&pool, &tries, rerun::jitter(longest, pool.runtime().random())).await;
+    }
+}
+
+/// The error of a run that did not come to anything: behind it stands that of the run before, which was rolled back.
+fn after(last: &mut Option<Error>, error: Error) -> Error {
+    match last.take() {
+        Some(last) if error.outcome() == Outcome::NotExecuted && std::error::Error::source(&error).is_none() => {
+            error.with_outcome(Outcome::RolledBack).with_source(last)
+        }
+        _ => error,
     }
 }
 
@@ -211,6 +255,15 @@ async fn pause(pool: &ConnectionPool, tries: &Tries, span: Duration) {
     pool.runtime().sleep_until(until).await;
 }
 
+/// What is known of a run that came to nothing.
+#[derive(Debug, Default)]
+struct Ran {
+    /// The function was called.
+    called: bool,
+    /// SQLSTATE of a failure that it kept to itself.
+    failed_with: Option<SqlState>,
+}
+
 /// One run in one transaction.
 async fn run_once<F, Fut, T>(
     order: &Order<'_, '_>,
@@ -218,7 +271,7 @@ async fn run_once<F, Fut, T>(
     pool: &ConnectionPool,
     tries: &mut Tries,
     function: &mut F,
-    failed_with: &mut Option<SqlState>,
+    run: &mut Ran,
 ) -> Result<(T, Receipt), Error>
 where
     F: FnMut(Transaction) -> Fut,
@@ -226,10 +279,11 @@ where
 {
     let core = Core::new(order.check_out(pool, tries).await?, options);
     let running = Running(Arc::clone(&core));
+    run.called = true;
     let value = call(order, &core, tries, function).await?;
     let receipt = commit(order, &core, pool, tries)
         .await
-        .inspect_err(|_| *failed_with = core.failed_with())?;
+        .inspect_err(|_| run.failed_with = core.failed_with())?;
     drop(running);
     Ok((value, receipt))
 }
@@ -288,14 +342,17 @@ fn stopped(order: &Order<'_, '_>, core: &Core, tries: &mut Tries, stop: Stop, ph
 pub(super) fn became(core: &Core, error: Error) -> Error {
     let outcome = core.outcome();
     let here = core.lease().backend_pid();
-    match error.backend_pid() {
-        // It tells of other work, on another session, with an outcome of its own.
-        Some(pid) if pid != here => {
-            let user = Error::new(ErrorKind::User, outcome, Phase::Executing);
-            on(core.lease(), user.with_source(error))
-        }
-        _ => on(core.lease(), error.with_outcome(outcome)),
+    // Whatever came of a session tells which; and what came of none was not executed anywhere.
+    let is_ours = match error.backend_pid() {
+        Some(pid) => pid == here,
+        None => error.outcome() == Outcome::NotExecuted,
+    };
+    if is_ours {
+        return on(core.lease(), error.with_outcome(outcome));
     }
+    // It tells of other work, with an outcome of its own.
+    let user = Error::new(ErrorKind::User, outcome, Phase::Executing);
+    on(core.lease(), user.with_source(error))
 }
 
 impl<F> fmt::Debug for Transact<'_, '_, F> {

@@ -61,7 +61,7 @@ impl Lease {
     pub async fn query_one(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Row, Error> {
         self.query_opt(sql, values)
             .await?
-            .ok_or_else(|| row_count("one row", 0))
+            .ok_or_else(|| on(self, row_count("one row", 0)))
     }
 
     /// The one row of a statement, if there is one.
@@ -75,7 +75,7 @@ impl Lease {
         let mut rows = self.query(sql, values).await?;
         match rows.len() {
             0 | 1 => Ok(rows.pop()),
-            more => Err(row_count("one row or none", more)),
+            more => Err(on(self, row_count("one row or none", more))),
         }
     }
 
@@ -184,7 +184,7 @@ impl Lease {
 
     async fn prepared(&self, sql: &str) -> Result<Prepared, Error> {
         let work = async {
-            let prepared = self.session().prepare(sql).await;
+            let prepared = self.session().prepare(self.ticket(), sql).await;
             prepared.map_err(|failure| on(self, failure::prepare_error(failure, sql, Access::Write)))
         };
         self.patiently(Phase::Preparing, work).await

@@ -12,8 +12,9 @@ use super::function::{self, Transact};
 use super::pinned::{Partial, PinnedTransaction};
 use super::run::{Output, Run};
 use super::statement::{self, Answer, Keep, Ready};
-use super::transaction::{Core, Options, Over, Transaction};
+use super::transaction::{Core, Options, Over, Transaction, backstop};
 use crate::error::{BadInput, Error, Phase};
+use crate::observe;
 use crate::route::Access;
 use crate::runtime::BoxFuture;
 
@@ -69,6 +70,19 @@ impl<'db, 'v, O: Output> Run<'db, 'v, O> {
     ///
     /// The route is the transaction's: `on_pool` and `read` say nothing then. A deadline that passes, and a cancel, roll the
     /// whole transaction back.
+    ///
+    /// One interaction at a time: the transaction is borrowed until it is over.
+    ///
+    /// ```compile_fail,E0499
+    /// # async fn example(db: gdbpool::InteractionPool) -> Result<(), gdbpool::Error> {
+    /// let mut transaction = db.run("SELECT 1").partial().await?.transaction;
+    /// let first = db.run("SELECT 2").within(&mut transaction);
+    /// let second = db.run("SELECT 3").within(&mut transaction);
+    /// first.await?;
+    /// second.await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn within(mut self, transaction: &'v mut PinnedTransaction) -> Self {
         self.order_mut().asked.inside = Some(Arc::clone(transaction.core()));
         self
@@ -116,7 +130,8 @@ impl<'a, O: Output> IntoFuture for PartialRun<'a, 'a, O> {
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
     fn into_future(mut self) -> Self::IntoFuture {
-        Box::pin(async move {
+        let span = observe::interaction(Some(&self.run.order_mut().asked.sql));
+        let work = Box::pin(async move {
             let order = self.run.order_mut();
             order.asked.parameters.check_form()?;
             statement::check_text(&order.asked.sql)?;
@@ -125,15 +140,16 @@ impl<'a, O: Output> IntoFuture for PartialRun<'a, 'a, O> {
                 read_only,
                 ..Options::default()
             };
-            let at = order.asked.at;
-            let (opening, _) = Opening::new(order, options, self.lease_time).await?;
+            O::check_in_one()?;
+            let (opening, mut tries) = Opening::new(order, options, self.lease_time).await?;
             order.asked.inside = Some(Arc::clone(&opening.core));
-            let result = self.run.into_future().await?;
-            Ok(Partial {
-                result,
-                transaction: opening.pin(at),
-            })
-        })
+            let pinning = order.frame();
+            let result = self.run.into_future().await;
+            let result = result.map_err(|error| function::became(&opening.core, error))?;
+            let transaction = opening.pin(&pinning, &mut tries).await?;
+            Ok(Partial { result, transaction })
+        });
+        observe::within(span, work)
     }
 }
 
@@ -147,7 +163,7 @@ where
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
+        let work = Box::pin(async move {
             let Transact {
                 order,
                 options,
@@ -156,11 +172,10 @@ where
             } = self.transact;
             let (opening, mut tries) = Opening::new(&order, options, self.lease_time).await?;
             let result = function::call(&order, &opening.core, &mut tries, &mut function).await?;
-            Ok(Partial {
-                result,
-                transaction: opening.pin(order.asked.at),
-            })
-        })
+            let transaction = opening.pin(&order, &mut tries).await?;
+            Ok(Partial { result, transaction })
+        });
+        observe::within(observe::interaction(None), work)
     }
 }
 
@@ -183,7 +198,7 @@ where
             let mut tries = order.tries_inside(core.lease())?;
             let running = pin!(transaction.savepoint(&mut function));
             match order.unless_stopped(core.lease(), tries.deadline, running).await {
-                Ok(done) => done,
+                Ok(done) => done.map_err(|error| function::became(&core, error)),
                 Err(stop) => {
                     core.abandon(Over::Ended);
                     let error = tries.stopped(&order, stop, core.outcome(), Phase::Executing);
@@ -215,10 +230,6 @@ impl Opening {
         let mut tries = Tries::default();
         let pool = order.prepare(&mut tries)?;
         let lease_time = lease_time.unwrap_or(pool.config().pin_timeout);
-        let options = Options {
-            lease_time: Some(lease_time),
-            ..options
-        };
         let lease = order.check_out(&pool, &mut tries).await?;
         let opening = Self {
             core: Core::new(lease, options),
@@ -228,9 +239,21 @@ impl Opening {
         Ok((opening, tries))
     }
 
-    fn pin(mut self, at: &'static std::panic::Location<'static>) -> PinnedTransaction {
+    /// From here on the transaction has its lease time, by the server's clock, too.
+    async fn pin(mut self, order: &Order<'_, '_>, tries: &mut Tries) -> Result<PinnedTransaction, Error> {
+        let lease = self.core.lease();
+        let backstop = backstop(self.lease_time, lease.server_version());
+        let told = pin!(self.core.call_unchecked(lease.batch(&backstop)));
+        match order.unless_stopped(lease, tries.deadline, told).await {
+            Ok(told) => told.map_err(|error| function::became(&self.core, error))?,
+            Err(stop) => {
+                let error = tries.stopped(order, stop, self.core.outcome(), Phase::Executing);
+                return Err(statement::on(lease, error));
+            }
+        }
         self.pinned = true;
-        PinnedTransaction::new(Arc::clone(&self.core), at, self.lease_time)
+        let core = Arc::clone(&self.core);
+        Ok(PinnedTransaction::new(core, order.asked.at, self.lease_time))
     }
 }
 

@@ -12,9 +12,10 @@ use std::time::Duration;
 use tokio_postgres::types::ToSql;
 
 use super::cursor::Cursor;
+use super::statement::on;
 use super::transaction::{Core, Over, Receipt, Transaction};
 use crate::Instant;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind, Outcome, Phase};
 use crate::pool::Alarm;
 
 /// What a `.partial()` interaction gives: its result, and the transaction it left open.
@@ -42,21 +43,33 @@ pub struct Partial<T> {
 pub struct PinnedTransaction {
     core: Arc<Core>,
     expires_at: Instant,
-    _alarm: Option<Alarm>,
+    lease_time: Duration,
+    /// When its time is over, and when an end that was under way then has had its grace.
+    _alarms: [Option<Alarm>; 2],
 }
 
 /// Rolls the transaction back when it is woken.
 struct Expiry {
     core: Weak<Core>,
     why: Over,
+    /// Also when it is ending already.
+    in_any_case: bool,
 }
 
 impl Wake for Expiry {
     fn wake(self: Arc<Self>) {
-        if let Some(core) = self.core.upgrade() {
+        let Some(core) = self.core.upgrade() else { return };
+        if core.expire(self.why) {
+            tracing::warn!(pid = core.lease().backend_pid(), why = ?self.why, "a pinned transaction expired");
+        } else if self.in_any_case {
             core.abandon(self.why);
         }
     }
+}
+
+/// An end that is under way when the lease time is over has as long again, and is cancelled then.
+fn last_call(expires_at: Instant, lease_time: Duration) -> Instant {
+    expires_at + lease_time
 }
 
 impl PinnedTransaction {
@@ -64,15 +77,18 @@ impl PinnedTransaction {
     pub(super) fn new(core: Arc<Core>, at: &'static Location<'static>, lease_time: Duration) -> Self {
         let lease = core.lease();
         let expires_at = lease.runtime().now() + lease_time;
-        let expiry = Expiry {
-            core: Arc::downgrade(&core),
-            why: Over::Expired { at, lease_time },
+        let why = Over::Expired { at, lease_time };
+        let alarm = |at, in_any_case| {
+            let core = Arc::downgrade(&core);
+            let expiry = Expiry { core, why, in_any_case };
+            lease.alarm(at, Waker::from(Arc::new(expiry)))
         };
-        let alarm = lease.alarm(expires_at, Waker::from(Arc::new(expiry)));
+        let alarms = [alarm(expires_at, false), alarm(last_call(expires_at, lease_time), true)];
         Self {
             core,
             expires_at,
-            _alarm: alarm,
+            lease_time,
+            _alarms: alarms,
         }
     }
 
@@ -112,7 +128,7 @@ impl PinnedTransaction {
         self.handle().cursor(sql, values, batch).await
     }
 
-    /// Commits.
+    /// Commits. A commit that is under way when the lease time is over has as long again, and is cancelled then.
     ///
     /// # Errors
     /// Whatever keeps it from being committed, with what became of the work: `Ok` only if the server said so.
@@ -120,7 +136,8 @@ impl PinnedTransaction {
     /// # Cancel safety
     /// No: dropped after COMMIT was written, whether it was committed is unknown.
     pub async fn commit(self) -> Result<Receipt, Error> {
-        self.core.commit_open().await
+        let core = &self.core;
+        self.in_time(core.commit_open(), Phase::Committing).await
     }
 
     /// Rolls back, and waits until the server has done so.
@@ -131,7 +148,19 @@ impl PinnedTransaction {
     /// # Cancel safety
     /// Yes: a dropped future only stops waiting.
     pub async fn rollback(self) -> Result<(), Error> {
-        self.core.roll_back().await
+        let core = &self.core;
+        self.in_time(core.roll_back(), Phase::Executing).await
+    }
+
+    /// Waits for an end that is under way: the lease time does not cut it, but bounds it.
+    async fn in_time<T>(&self, end: impl Future<Output = Result<T, Error>>, phase: Phase) -> Result<T, Error> {
+        let lease = self.core.lease();
+        // Stopped at its last call, it has an answer soon after.
+        let bound = last_call(self.expires_at, self.lease_time) + lease.cancel_grace();
+        match lease.limit(bound, end).await {
+            Some(done) => done,
+            None => Err(on(lease, Error::new(ErrorKind::Timeout, Outcome::Unknown, phase))),
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use super::spawn::AsyncResult;
 use super::statement::{Answer, Keep};
 use super::typed::{self, FromRow};
 use crate::cancel::Cancel;
-use crate::error::{Error, ErrorKind, Outcome, Phase};
+use crate::error::{BadInput, Error, ErrorKind, Outcome, Phase};
 use crate::route::{Access, NamedPools};
 use crate::runtime::BoxFuture;
 use crate::{Instant, observe};
@@ -323,8 +323,22 @@ pub trait Output: sealed::Sealed + 'static {
     /// The answer.
     type Value: Send + 'static;
 
+    /// The name of an output that is not read at once, as a call inside a transaction must be.
+    #[doc(hidden)]
+    const IN_PARTS: Option<&'static str> = None;
+
     #[doc(hidden)]
     fn run<'a>(order: Order<'a, 'a>) -> BoxFuture<'a, Result<Self::Value, Error>>;
+
+    #[doc(hidden)]
+    fn check_in_one() -> Result<(), Error> {
+        match Self::IN_PARTS {
+            None => Ok(()),
+            Some(name) => Err(Error::bad_input(BadInput::Conflict {
+                reason: format!("{name} does not run inside a transaction that is pinned: its handle() has what does"),
+            })),
+        }
+    }
 }
 
 mod sealed {
@@ -341,7 +355,7 @@ macro_rules! collected_output {
             fn run<'a>(order: Order<'a, 'a>) -> BoxFuture<'a, Result<Self::Value, Error>> {
                 Box::pin(async move {
                     let answer = attempt::collect(&order, $keep).await?;
-                    ($finish)(answer)
+                    ($finish)(answer).map_err(|error| order.not_as_asked(error))
                 })
             }
         }
@@ -364,7 +378,8 @@ impl<T: FromRow> Output for Typed<T> {
     fn run<'a>(order: Order<'a, 'a>) -> BoxFuture<'a, Result<Self::Value, Error>> {
         Box::pin(async move {
             let answer = attempt::collect(&order, Keep::Rows).await?;
-            answer.rows.iter().map(typed::read).collect()
+            let read: Result<_, Error> = answer.rows.iter().map(typed::read).collect();
+            read.map_err(|error| order.not_as_asked(error))
         })
     }
 }
@@ -373,6 +388,8 @@ impl sealed::Sealed for Batch {}
 
 impl Output for Batch {
     type Value = Vec<BatchResult>;
+
+    const IN_PARTS: Option<&'static str> = Some("batch()");
 
     fn run<'a>(order: Order<'a, 'a>) -> BoxFuture<'a, Result<Self::Value, Error>> {
         Box::pin(async move { batch::run(&order).await })
@@ -384,6 +401,8 @@ impl sealed::Sealed for DryRun {}
 impl Output for DryRun {
     type Value = Self;
 
+    const IN_PARTS: Option<&'static str> = Some("dry_run()");
+
     fn run<'a>(order: Order<'a, 'a>) -> BoxFuture<'a, Result<Self::Value, Error>> {
         Box::pin(async move { dry_run::run(order).await })
     }
@@ -393,6 +412,8 @@ impl sealed::Sealed for Stream {}
 
 impl Output for Stream {
     type Value = RowStream;
+
+    const IN_PARTS: Option<&'static str> = Some("stream()");
 
     fn run<'a>(order: Order<'a, 'a>) -> BoxFuture<'a, Result<Self::Value, Error>> {
         Box::pin(async move { attempt::stream(&order).await })
@@ -405,6 +426,11 @@ impl<'a, O: Output> IntoFuture for Run<'a, 'a, O> {
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
     fn into_future(mut self) -> Self::IntoFuture {
+        if self.order.asked.inside.is_some()
+            && let Err(refused) = O::check_in_one()
+        {
+            return Box::pin(std::future::ready(Err(refused)));
+        }
         let asked = &mut self.order.asked;
         let span = observe::interaction(Some(&asked.sql));
         if let Some(numbered) = asked.parameters.number_names(&asked.sql) {

@@ -65,7 +65,7 @@ impl<'a> Ready<'a> {
         parameters: &'a Parameters<'a>,
         access: Access,
     ) -> Result<Self, Error> {
-        let prepared = lease.session().prepare(sql).await;
+        let prepared = lease.session().prepare(lease.ticket(), sql).await;
         let prepared = prepared.map_err(|failure| on(lease, failure::prepare_error(failure, sql, access)))?;
         Self::checked(lease, prepared, parameters, access)
     }

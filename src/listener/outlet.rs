@@ -23,9 +23,10 @@ pub(super) struct Arrival {
 
 /// See the file's header. Dropping it ends the subscription.
 pub(super) struct Mouth {
+    /// Let go of before the queue: who finds the queue at its end may take the last word out of it.
+    ties: Ties,
     queue: Sender<ListenEvent>,
     reply: Option<oneshot::Sender<Result<(), Refusal>>>,
-    ties: Ties,
 }
 
 /// What a subscription and its outlet share.
@@ -42,7 +43,7 @@ pub(super) struct Ties {
 impl Mouth {
     pub(super) fn new(queue: Sender<ListenEvent>, reply: oneshot::Sender<Result<(), Refusal>>, ties: Ties) -> Self {
         let reply = Some(reply);
-        Self { queue, reply, ties }
+        Self { ties, queue, reply }
     }
 
     /// The subscription's own flag; its end sets it, too.

@@ -220,6 +220,8 @@ impl Task {
         let mut moved = false;
         for id in stalled {
             let Some((event, mouth)) = self.machine.due_to(id) else {
+                // A wait for room that nobody polls would keep a wake-up from others who wait for it.
+                self.stalls.remove(&id);
                 continue;
             };
             let stall = match self.stalls.remove(&id) {

@@ -187,10 +187,17 @@ impl<F: Future> Future for Limited<'_, F> {
         let mut table = this.deadlines.lock();
         match this.stay {
             Some(stay) => match table.find(stay) {
-                Some(entry) => match &mut entry.waker {
-                    Some(waker) => waker.clone_from(cx.waker()),
-                    vacant => *vacant = Some(cx.waker().clone()),
-                },
+                Some(entry) => {
+                    let is_the_same = entry.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+                    let old = match is_the_same {
+                        true => None,
+                        false => entry.waker.replace(cx.waker().clone()),
+                    };
+                    // The old one is its owner's to drop, outside the lock.
+                    drop(table);
+                    drop(old);
+                    return Poll::Pending;
+                }
                 None => {
                     this.stay = None;
                     return Poll::Ready(Err(Elapsed));

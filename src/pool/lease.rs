@@ -63,6 +63,16 @@ impl Lease {
         }
     }
 
+    /// Whether the session went back already.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// How long the last word on stopped work may take.
+    pub(crate) fn cancel_grace(&self) -> Duration {
+        self.pool.config.cancel_grace
+    }
+
     /// Gives the session back now, although others may still hold this lease: their calls find the fence closed.
     pub(crate) fn end(&self) {
         if !self.ended.swap(true, Ordering::AcqRel) {

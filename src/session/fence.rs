@@ -27,7 +27,15 @@ pub(super) struct Fence {
 /// Proof that a ticket is good; while it lives, it stays good.
 #[derive(Debug)]
 pub(super) struct Admitted<'a> {
+    fence: &'a Fence,
     _gate: MutexGuard<'a, ()>,
+}
+
+impl Admitted<'_> {
+    /// Whatever was admitted was the last of its lease: the ticket is void from here on.
+    pub(super) fn was_last(&self) {
+        self.fence.turn();
+    }
 }
 
 impl Fence {
@@ -39,6 +47,10 @@ impl Fence {
     /// Ends the present lease: its ticket is void from here on.
     pub(super) fn close(&self) {
         let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        self.turn();
+    }
+
+    fn turn(&self) {
         // Nobody else writes: the gate is locked.
         self.lease
             .store(self.lease.load(Ordering::Relaxed) + 1, Ordering::Release);
@@ -47,7 +59,10 @@ impl Fence {
     /// Lets a request in, if its ticket is that of the present lease.
     pub(super) fn admit(&self, ticket: Ticket) -> Option<Admitted<'_>> {
         let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        (self.ticket() == ticket).then_some(Admitted { _gate: gate })
+        (self.ticket() == ticket).then_some(Admitted {
+            fence: self,
+            _gate: gate,
+        })
     }
 }
 
@@ -63,5 +78,15 @@ mod tests {
         fence.close();
         assert!(fence.admit(first).is_none());
         assert!(fence.admit(fence.ticket()).is_some());
+    }
+
+    #[test]
+    fn nothing_follows_the_last_request_of_a_lease() {
+        let fence = Fence::default();
+        let ticket = fence.ticket();
+        let admitted = fence.admit(ticket).expect("a good ticket");
+        admitted.was_last();
+        drop(admitted);
+        assert!(fence.admit(ticket).is_none());
     }
 }

@@ -309,13 +309,19 @@ impl Session {
     /// The statement for `sql`, from the cache or newly parsed by the server.
     ///
     /// The parse runs in the driver and goes on when this future is dropped, so that no server statement is lost track of.
-    pub(crate) async fn prepare(self: &Arc<Self>, sql: &str) -> Result<Prepared, Failure> {
+    ///
+    /// Under the fence: what is put on the books here is waited for by whoever ends the lease.
+    pub(crate) async fn prepare(self: &Arc<Self>, ticket: Ticket, sql: &str) -> Result<Prepared, Failure> {
         if let Some(prepared) = self.cached(sql) {
             return Ok(prepared);
         }
+        let Some(admitted) = self.fence.admit(ticket) else {
+            return Err(Failure::Fenced);
+        };
+        let preparing = Preparing::new(self);
+        drop(admitted);
         let (reply, answer) = oneshot::channel();
         let text: Arc<str> = Arc::from(sql);
-        let preparing = Preparing::new(self);
         let job = Box::pin(async move {
             let session = &preparing.session;
             let prepared = session.client.prepare(&text).await.map(|statement| {

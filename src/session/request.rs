@@ -65,10 +65,15 @@ struct Entering<'a, F> {
     ticket: Ticket,
     mode: Mode,
     request: Pin<&'a mut F>,
+    /// Nothing of its lease enters after it.
+    is_last: bool,
     entered: bool,
     entry: Entry,
     written_before: u64,
 }
+
+/// A request whose result is its whole answer, which lands with it.
+struct Whole<'a, F>(Entering<'a, F>);
 
 impl Flight {
     /// The answer was read to its end.
@@ -98,6 +103,11 @@ impl Session {
     /// The ticket of a lease that begins.
     pub(crate) fn ticket(&self) -> Ticket {
         self.fence.ticket()
+    }
+
+    /// How many requests ever entered.
+    pub(crate) fn entered(&self) -> u64 {
+        self.entered.load(Ordering::Acquire)
     }
 
     /// How many leases the session has served.
@@ -136,11 +146,21 @@ impl Session {
     where
         F: Future<Output = Result<T, tokio_postgres::Error>>,
     {
-        let mut entering = self.entering(ticket, mode, request);
-        std::future::poll_fn(move |cx| {
-            let answered = ready!(entering.poll_answer(cx))?;
-            self.in_flight.land(ticket);
-            Poll::Ready(Ok(answered))
+        Whole(self.entering(ticket, mode, request))
+    }
+
+    /// Like [`request_whole`](Self::request_whole), for the last request of a lease: nothing else of it enters after.
+    pub(crate) fn request_last<'a, T, F>(
+        self: &'a Arc<Self>,
+        ticket: Ticket,
+        request: Pin<&'a mut F>,
+    ) -> impl Future<Output = Result<T, Failure>> + use<'a, T, F>
+    where
+        F: Future<Output = Result<T, tokio_postgres::Error>>,
+    {
+        Whole(Entering {
+            is_last: true,
+            ..self.entering(ticket, Mode::Template, request)
         })
     }
 
@@ -166,6 +186,7 @@ impl Session {
             ticket,
             mode,
             request,
+            is_last: false,
             entered: false,
             entry: Entry::default(),
             written_before: 0,
@@ -289,6 +310,16 @@ impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Future for Enterin
     }
 }
 
+impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Future for Whole<'_, F> {
+    type Output = Result<T, Failure>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(self.0.poll_answer(cx))?;
+        self.0.session.in_flight.land(self.0.ticket);
+        Poll::Ready(Ok(answer))
+    }
+}
+
 impl Drop for Encoding<'_> {
     fn drop(&mut self) {
         if !self.done {
@@ -356,6 +387,9 @@ impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Entering<'_, F> {
             hold.push();
         }
         drop(hold);
+        if self.is_last {
+            admitted.was_last();
+        }
         drop(admitted);
         Ok(polled)
     }

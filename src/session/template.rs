@@ -172,7 +172,7 @@ impl SetupSession for Door {
     fn query<'a>(&'a self, sql: &'a str, args: &'a [&'a (dyn ToSql + Sync)]) -> BoxFuture<'a, Result<Vec<Row>, Error>> {
         Box::pin(async move {
             let session = self.session()?;
-            let prepared = session.prepare(sql).await;
+            let prepared = session.prepare(self.ticket, sql).await;
             let prepared = prepared.map_err(|failure| error(failure, Phase::Preparing))?;
             check_count(prepared.statement.params().len(), args.len())?;
             self.whole(&session, async {
@@ -187,7 +187,7 @@ impl SetupSession for Door {
     fn execute<'a>(&'a self, sql: &'a str, args: &'a [&'a (dyn ToSql + Sync)]) -> BoxFuture<'a, Result<u64, Error>> {
         Box::pin(async move {
             let session = self.session()?;
-            let prepared = session.prepare(sql).await;
+            let prepared = session.prepare(self.ticket, sql).await;
             let prepared = prepared.map_err(|failure| error(failure, Phase::Preparing))?;
             check_count(prepared.statement.params().len(), args.len())?;
             let values = args.iter().map(|value| Unshown(*value));

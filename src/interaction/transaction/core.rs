@@ -20,7 +20,7 @@ use crate::interaction::failure::{self, Circumstance};
 use crate::interaction::statement::on;
 use crate::pool::Lease;
 use crate::route::Access;
-use crate::session::{Beginning, Ended, Failure, Mode};
+use crate::session::{Beginning, Ended, Failure};
 use crate::sql::{self, Commits};
 
 /// The answer to the last part says whether the work is kept; the first is for whoever must find out later.
@@ -40,6 +40,8 @@ struct State {
     watch: Option<Watch>,
     /// Until BEGIN was answered.
     beginning: Option<Beginning>,
+    /// How many requests had entered the session with BEGIN.
+    entered: u64,
     /// BEGIN was refused: what became of the statement behind it, which ran by itself.
     alone: Option<Outcome>,
     /// Where it stood when the session went back: what is counted later is of others.
@@ -49,6 +51,8 @@ struct State {
     /// SQLSTATE of the last statement that failed.
     failure: Option<SqlState>,
     names: u64,
+    /// Savepoints that are open, one in the other.
+    depth: u32,
 }
 
 /// Why no call enters any more.
@@ -85,6 +89,19 @@ impl Core {
         let mut state = self.state();
         state.names += 1;
         format!("gdbpool_{}_{}", self.lease.session().leases(), state.names)
+    }
+
+    /// Opens a savepoint in the innermost one, if that is the one at `depth`.
+    pub(super) fn deepen(&self, depth: u32) -> bool {
+        let mut state = self.state();
+        let innermost = state.depth == depth;
+        state.depth += u32::from(innermost);
+        innermost
+    }
+
+    /// The savepoint opened at `depth` is over, with all that were opened in it.
+    pub(super) fn surface(&self, depth: u32) {
+        self.state().depth = depth;
     }
 
     /// Runs one call of a handle: begins the transaction if it is the first, and looks at where it stands after.
@@ -132,10 +149,11 @@ impl Core {
             return Ok(());
         }
         let session = self.lease.session();
-        let begun = session.begin(self.lease.ticket(), &self.options.begin(session.server_version()));
+        let begun = session.begin(self.lease.ticket(), &self.options.begin());
         let (beginning, before) = begun.map_err(|failure| self.failed(failure, Phase::Preparing))?;
         state.watch = Some(Watch::new(before));
         state.beginning = Some(beginning);
+        state.entered = session.entered();
         Ok(())
     }
 
@@ -175,8 +193,23 @@ impl Core {
         }
         // What the call itself says goes first.
         let value = done?;
+        if self.state().over.is_some() {
+            // Answered before the end that is under way, or behind it: that is judged by itself.
+            return Ok(value);
+        }
         self.standing().map_err(|error| on(&self.lease, error))?;
         Ok(value)
+    }
+
+    /// Looks at the answer to BEGIN where no call has: what ran beside a refused one is not known.
+    fn look_at_begin(&self) {
+        match self.begin_answered() {
+            Some(Err(error)) if error.code().is_some() && !is_fatal(&error) => {
+                self.state().alone.get_or_insert(Outcome::Unknown);
+            }
+            Some(Err(_)) => self.state().spoilt = true,
+            Some(Ok(())) | None => {}
+        }
     }
 
     /// The answer to BEGIN, once, if it is there.
@@ -190,17 +223,16 @@ impl Core {
     /// A statement whose answer is not coming is rolled back with the rest: COMMIT was not sent.
     fn in_transaction(&self, error: Error) -> Error {
         match (error.kind(), error.outcome()) {
+            // What timed out may yet be done: a transaction with such a statement in it is not committed.
             (ErrorKind::Lost | ErrorKind::Protocol | ErrorKind::Timeout, _) => {
-                self.state().spoilt |= !matches!(error.kind(), ErrorKind::Timeout);
+                self.state().spoilt = true;
                 if self.is_foreign() {
                     error.with_outcome(Outcome::Unknown)
                 } else {
                     error.with_outcome(Outcome::RolledBack)
                 }
             }
-            (ErrorKind::Database | ErrorKind::RowCount { .. }, Outcome::Unknown) if !self.is_foreign() => {
-                error.with_outcome(Outcome::RolledBack)
-            }
+            (ErrorKind::Database, Outcome::Unknown) if !self.is_foreign() => error.with_outcome(Outcome::RolledBack),
             _ => error,
         }
     }
@@ -256,14 +288,22 @@ impl Core {
 
     /// What became of work that is not committed.
     pub(in crate::interaction) fn outcome(&self) -> Outcome {
+        self.look_at_begin();
         if let Some(outcome) = self.state().alone {
             return outcome;
         }
         match self.watched() {
             None => Outcome::NotExecuted,
             Some(Standing::Foreign) => Outcome::Unknown,
+            // It may be refused yet, and what travelled with it would run by itself.
+            Some(Standing::Beginning) if self.has_company() => Outcome::Unknown,
             Some(_) => Outcome::RolledBack,
         }
+    }
+
+    /// A statement was sent behind BEGIN.
+    fn has_company(&self) -> bool {
+        self.lease.session().entered() > self.state().entered
     }
 
     /// The SQLSTATE of the statement that failed in it last, whether or not the function told.
@@ -280,13 +320,24 @@ impl Core {
     }
 
     /// Ends the transaction without COMMIT, and gives the session back: its settling rolls back what is open.
-    pub(in crate::interaction) fn abandon(&self, why: Over) {
-        self.close(why);
+    /// True the first time.
+    pub(in crate::interaction) fn abandon(&self, why: Over) -> bool {
+        let first = self.close(why);
+        self.look_at_begin();
         let left = self.watched();
         self.state().left = left;
         // A BEGIN that nobody will look at any more is drained with the rest.
         self.state().beginning = None;
         self.lease.end();
+        first
+    }
+
+    /// Ends the transaction because its time is over, unless it is ending already.
+    pub(in crate::interaction) fn expire(&self, why: Over) -> bool {
+        self.close(why) && {
+            self.abandon(why);
+            true
+        }
     }
 
     /// Commits, unless the transaction is over.
@@ -299,14 +350,18 @@ impl Core {
     pub(in crate::interaction) async fn roll_back(&self) -> Result<(), Error> {
         self.check_open()?;
         self.close(Over::Ended);
+        let session = self.lease.session();
         let begun = self.state().watch.is_some();
-        let done = if begun {
-            self.lease.batch("ROLLBACK").await
-        } else {
-            Ok(())
+        let done = match begun {
+            true => {
+                let sent = pin!(session.client().batch_execute("ROLLBACK"));
+                session.request_last(self.lease.ticket(), sent).await
+            }
+            false => Ok(()),
         };
+        let outcome = self.outcome();
         self.lease.end();
-        done.map_err(|error| error.with_outcome(Outcome::RolledBack))
+        done.map_err(|failure| self.failed(failure, Phase::Executing).with_outcome(outcome))
     }
 
     fn check_open(&self) -> Result<(), Error> {
@@ -328,6 +383,7 @@ impl Core {
         if self.state().watch.is_none() {
             return Ok(Receipt::empty());
         }
+        self.look_at_begin();
         self.standing()?;
         if let Some(Standing::Failed) = self.watched() {
             return Err(self.cannot_commit());
@@ -335,8 +391,13 @@ impl Core {
         let session = self.lease.session();
         let before = session.transaction_facts();
         let sent = pin!(session.client().simple_query(COMMIT));
-        let answer = session.request_whole(self.lease.ticket(), Mode::Template, sent).await;
+        let answer = session.request_last(self.lease.ticket(), sent).await;
         let now = session.transaction_facts();
+        self.look_at_begin();
+        if let Some(alone) = self.state().alone {
+            // There was no transaction to commit.
+            return Err(Error::new(ErrorKind::TransactionFailed, alone, Phase::Committing));
+        }
         let reply = match &answer {
             Ok(_) => Reply::Whole,
             Err(Failure::Database(error)) if !is_fatal(error) && !failure::is_unresolved(error) => Reply::Whole,
@@ -353,12 +414,11 @@ impl Core {
                 alone: false,
             },
         };
-        // When its lease time ran out meanwhile, others may have been counted since.
-        let outcome = match (session.ticket() == self.lease.ticket(), reply) {
-            (false, Reply::Lost { untouched: true, .. }) => Outcome::RolledBack,
-            (false, Reply::Lost { alone: true, .. }) if now.sent == before.sent => Outcome::RolledBack,
-            (false, _) => Outcome::Unknown,
-            (true, reply) => of_commit(before, now, reply),
+        // Once the session has gone back, others may be counted.
+        let outcome = match (self.lease.is_ended(), reply, &answer) {
+            (false, reply, _) => of_commit(before, now, reply),
+            (true, Reply::Whole, Err(_)) => Outcome::RolledBack,
+            (true, ..) => Outcome::Unknown,
         };
         match (outcome, answer) {
             (Outcome::Committed, answer) => Ok(Receipt::new(answer.ok().as_deref().and_then(transaction_id))),

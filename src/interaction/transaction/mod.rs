@@ -9,7 +9,7 @@ mod receipt;
 mod watch;
 
 pub(super) use self::core::{Core, Over};
-pub(super) use self::options::Options;
+pub(super) use self::options::{Options, backstop};
 
 pub use self::options::Isolation;
 pub use self::receipt::Receipt;
@@ -23,7 +23,7 @@ use tokio_postgres::types::ToSql;
 use super::copy::{CopyIn, CopyOut};
 use super::lease_calls::LeaseRows;
 use super::statement::{check_text, on};
-use crate::error::Error;
+use crate::error::{BadInput, Error, ErrorKind};
 
 /// The transaction that a function interaction runs in; see [`InteractionPool::transact`](crate::InteractionPool::transact).
 ///
@@ -37,11 +37,25 @@ use crate::error::Error;
 #[derive(Clone)]
 pub struct Transaction {
     core: Arc<Core>,
+    /// In how many savepoints it stands.
+    depth: u32,
+}
+
+/// An open savepoint, as far as this side goes.
+struct Level<'a> {
+    core: &'a Core,
+    depth: u32,
+}
+
+impl Drop for Level<'_> {
+    fn drop(&mut self) {
+        self.core.surface(self.depth);
+    }
 }
 
 impl Transaction {
     pub(super) fn new(core: Arc<Core>) -> Self {
-        Self { core }
+        Self { core, depth: 0 }
     }
 
     /// All rows of one statement.
@@ -137,8 +151,12 @@ impl Transaction {
     /// Runs `function` inside a savepoint: on `Err` what it did is taken back, and the transaction goes on as if it had
     /// not been called.
     ///
+    /// The function is given a handle of its own, for savepoints in this one. What other clones of this handle do meanwhile
+    /// is part of the savepoint, too, and a second savepoint of this handle is refused until the first is over.
+    ///
     /// # Errors
-    /// What `function` returns; as [`query`](Self::query) when the savepoint cannot be set or released.
+    /// What `function` returns; as [`query`](Self::query) when the savepoint cannot be set or released;
+    /// [`BadInput::Conflict`](crate::BadInput::Conflict) while this handle has another one open.
     ///
     /// # Cancel safety
     /// No: dropped half-way, the savepoint stays, and what was done in it stays part of the transaction.
@@ -147,9 +165,27 @@ impl Transaction {
         F: FnOnce(Transaction) -> Fut,
         Fut: Future<Output = Result<T, Error>>,
     {
+        if !self.core.deepen(self.depth) {
+            return Err(on(
+                self.core.lease(),
+                Error::bad_input(BadInput::Conflict {
+                    reason: "a savepoint of this handle is open: its function has a handle for savepoints in it".into(),
+                }),
+            ));
+        }
+        let level = Level {
+            core: &self.core,
+            depth: self.depth,
+        };
         let name = self.core.new_name();
         self.control(&format!("SAVEPOINT {name}")).await?;
-        match function(self.clone()).await {
+        let inner = Self {
+            core: Arc::clone(&self.core),
+            depth: self.depth + 1,
+        };
+        let done = function(inner).await;
+        drop(level);
+        match done {
             Ok(value) => {
                 self.control(&format!("RELEASE SAVEPOINT {name}")).await?;
                 Ok(value)
@@ -159,7 +195,8 @@ impl Transaction {
                 let taken_back = self
                     .control(&format!("ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}"))
                     .await;
-                if taken_back.is_err() {
+                // Anything else may have been answered with that tag, or still be.
+                if taken_back.is_err_and(|error| matches!(error.kind(), ErrorKind::LeaseEnded)) {
                     self.core.own_rollback(false);
                 }
                 // Its own error says more than that of a session that is gone.

@@ -1,6 +1,6 @@
 //! How a transaction is begun: isolation, access mode, deferrable, and the server's own backstops for a pinned one.
 //!
-//! A plain machine: options in, the text of BEGIN out.
+//! A plain machine: options in, texts out.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -28,8 +28,6 @@ pub(in crate::interaction) struct Options {
     pub(in crate::interaction) isolation: Option<Isolation>,
     pub(in crate::interaction) read_only: bool,
     pub(in crate::interaction) deferrable: bool,
-    /// How long it may stay open, where that is bounded.
-    pub(in crate::interaction) lease_time: Option<Duration>,
 }
 
 /// The server ends what the library should have ended, this much later.
@@ -39,7 +37,7 @@ const TRANSACTION_TIMEOUT_SINCE: u32 = 170_000;
 
 impl Options {
     /// The text that begins the transaction.
-    pub(in crate::interaction) fn begin(&self, server_version: Option<u32>) -> String {
+    pub(in crate::interaction) fn begin(&self) -> String {
         let mut sql = String::from("BEGIN");
         if let Some(isolation) = self.isolation {
             let _ = write!(sql, " ISOLATION LEVEL {isolation}");
@@ -50,14 +48,6 @@ impl Options {
         if self.deferrable {
             sql.push_str(" DEFERRABLE");
         }
-        if let Some(lease_time) = self.lease_time {
-            // The settings count in milliseconds and take no more than fits 32 bits with a sign.
-            let span = lease_time.saturating_add(BACKSTOP).as_millis().min(i32::MAX as u128);
-            let _ = write!(sql, "; SET LOCAL idle_in_transaction_session_timeout = {span}");
-            if server_version.is_some_and(|version| version >= TRANSACTION_TIMEOUT_SINCE) {
-                let _ = write!(sql, "; SET LOCAL transaction_timeout = {span}");
-            }
-        }
         sql
     }
 
@@ -65,6 +55,18 @@ impl Options {
     pub(in crate::interaction) fn may_be_refused(&self, is_standby: Option<bool>) -> bool {
         self.isolation == Some(Isolation::Serializable) && is_standby != Some(false)
     }
+}
+
+/// What tells the server to end a transaction by itself, in case this process cannot when its lease time is over.
+pub(in crate::interaction) fn backstop(lease_time: Duration, server_version: Option<u32>) -> String {
+    // The settings count in milliseconds and take no more than fits 32 bits with a sign.
+    let span = lease_time.saturating_add(BACKSTOP).as_millis().min(i32::MAX as u128);
+    let mut sql = format!("SET LOCAL idle_in_transaction_session_timeout = {span}");
+    if server_version.is_some_and(|version| version >= TRANSACTION_TIMEOUT_SINCE) {
+        // Counted from the beginning of the transaction when it is set there, from now on when it is set later.
+        let _ = write!(sql, "; SET LOCAL transaction_timeout = {span}");
+    }
+    sql
 }
 
 impl fmt::Display for Isolation {
@@ -81,29 +83,27 @@ impl fmt::Display for Isolation {
 mod tests {
     use std::time::Duration;
 
-    use super::{Isolation, Options};
+    use super::{Isolation, Options, backstop};
 
     #[test]
     fn the_text_says_what_was_asked_for() {
-        assert_eq!(Options::default().begin(None), "BEGIN");
+        assert_eq!(Options::default().begin(), "BEGIN");
         let all = Options {
             isolation: Some(Isolation::Serializable),
             read_only: true,
             deferrable: true,
-            lease_time: Some(Duration::from_secs(1)),
         };
-        let begin = "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE";
-        let idle = "; SET LOCAL idle_in_transaction_session_timeout = 6000";
-        assert_eq!(all.begin(Some(150_018)), format!("{begin}{idle}"));
-        assert_eq!(
-            all.begin(Some(180_004)),
-            format!("{begin}{idle}; SET LOCAL transaction_timeout = 6000")
-        );
-        let long = Options {
-            lease_time: Some(Duration::MAX),
-            ..Options::default()
-        };
-        assert!(long.begin(None).ends_with("= 2147483647"));
+        assert_eq!(all.begin(), "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE");
+    }
+
+    #[test]
+    fn the_server_is_told_to_wait_a_little_longer_than_the_library() {
+        let idle = "SET LOCAL idle_in_transaction_session_timeout = 6000";
+        let span = Duration::from_secs(1);
+        assert_eq!(backstop(span, Some(150_018)), idle);
+        let both = format!("{idle}; SET LOCAL transaction_timeout = 6000");
+        assert_eq!(backstop(span, Some(180_004)), both);
+        assert!(backstop(Duration::MAX, None).ends_with("= 2147483647"));
     }
 
     #[test]
