@@ -217,19 +217,18 @@ where
         let mut run = Ran::default();
         let error = match run_once(order, options, &pool, &mut tries, function, &mut run).await {
             Ok(done) => return Ok(done),
-            Err(error) => after(&mut last, error),
+            Err(error) => error,
         };
         if !run.called && tries.met_dead_session(&error) {
             continue;
         }
-        let Some(cause) = rerun::cause(&error, run.failed_with.as_ref()) else {
-            return Err(error);
+        let again = match rerun::cause(&error, run.failed_with.as_ref()) {
+            Some(Cause::Lost) if !order.db.may_retry() => None,
+            Some(_) => reruns.next(),
+            None => None,
         };
-        if cause == Cause::Lost && !order.db.may_retry() {
-            return Err(error);
-        }
-        let Some(longest) = reruns.next() else {
-            return Err(error);
+        let Some(longest) = again else {
+            return Err(after(&mut last, error));
         };
         tracing::debug!(%error, runs = reruns.made(), "a function is run again");
         order.db.count_retry();
@@ -279,6 +278,11 @@ where
 {
     let core = Core::new(order.check_out(pool, tries).await?, options);
     let running = Running(Arc::clone(&core));
+    if core.lease().session().ended().is_some() {
+        // Found dead before the function is called: another one will do.
+        let dead = Error::new(ErrorKind::Lost, Outcome::NotExecuted, Phase::Queued);
+        return Err(on(core.lease(), dead));
+    }
     run.called = true;
     let value = call(order, &core, tries, function).await?;
     let receipt = commit(order, &core, pool, tries)
@@ -307,7 +311,8 @@ where
         Ok(result) => result.map_err(|error| became(core, error)),
         Err(stop) => {
             core.close(Over::Ended);
-            Err(stopped(order, core, tries, stop, Phase::Executing, core.outcome()))
+            let outcome = core.outcome_when_stopped().await;
+            Err(stopped(order, core, tries, stop, Phase::Executing, outcome))
         }
     }
 }
@@ -344,7 +349,7 @@ pub(super) fn became(core: &Core, error: Error) -> Error {
     let here = core.lease().backend_pid();
     // Whatever came of a session tells which; and what came of none was not executed anywhere.
     let is_ours = match error.backend_pid() {
-        Some(pid) => pid == here,
+        Some(pid) => pid == here && error.pool() == Some(core.lease().pool_name()),
         None => error.outcome() == Outcome::NotExecuted,
     };
     if is_ours {

@@ -13,13 +13,12 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 
 use super::failure::{self, Circumstance};
-use super::parameters::Unshown;
 use super::patience::Patience;
 use super::statement::{check_count, check_text, on, plan_is_stale};
 use crate::error::{Error, ErrorKind, Outcome, Phase};
 use crate::pool::Lease;
 use crate::route::Access;
-use crate::session::{Failure, Flight, Mode, Prepared};
+use crate::session::{Failure, Flight, Mode, Prepared, Unshown};
 use crate::sql::{self, Commits};
 
 impl Lease {

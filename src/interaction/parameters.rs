@@ -4,15 +4,14 @@
 
 use std::any::Any;
 use std::borrow::Cow;
-use std::error::Error as StdError;
 use std::fmt;
 
-use bytes::BytesMut;
 use tokio_postgres::Statement;
-use tokio_postgres::types::{Format, IsNull, ToSql, Type, WrongType};
+use tokio_postgres::types::{ToSql, Type, WrongType};
 
 use super::named;
 use crate::error::{BadInput, Error};
+use crate::session::Unshown;
 
 /// What a caller gave for `$1`, `$2`, …
 #[derive(Default)]
@@ -50,35 +49,6 @@ pub(crate) struct Values<'a>(&'a Parameters<'a>);
 pub(crate) struct ValuesIter<'a> {
     parameters: &'a Parameters<'a>,
     at: usize,
-}
-
-/// A value on its way into tokio-postgres, which logs values at debug level: this one does not show.
-#[derive(Clone, Copy)]
-pub(crate) struct Unshown<'a>(pub(crate) &'a (dyn ToSql + Sync));
-
-impl ToSql for Unshown<'_> {
-    fn to_sql(&self, expected: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
-        self.0.to_sql_checked(expected, out)
-    }
-
-    fn accepts(_: &Type) -> bool {
-        // The value itself is asked when it is encoded.
-        true
-    }
-
-    fn to_sql_checked(&self, expected: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
-        self.0.to_sql_checked(expected, out)
-    }
-
-    fn encode_format(&self, expected: &Type) -> Format {
-        self.0.encode_format(expected)
-    }
-}
-
-impl fmt::Debug for Unshown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("_")
-    }
 }
 
 impl Bound {

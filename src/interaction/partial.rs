@@ -109,7 +109,7 @@ impl<'db, 'v, F> Transact<'db, 'v, F> {
 }
 
 impl<O> PartialRun<'_, '_, O> {
-    /// How long the transaction may stay open. Default: the pool's [`pin_timeout`](crate::PoolConfig::pin_timeout).
+    /// How long the transaction may stay open. Default: the pool's [`pin_timeout`](crate::PoolConfig::pin_timeout). 1 ms to 1 day.
     pub fn lease_time(mut self, span: Duration) -> Self {
         self.lease_time = Some(span);
         self
@@ -118,7 +118,7 @@ impl<O> PartialRun<'_, '_, O> {
 
 impl<F> PartialTransact<'_, '_, F> {
     /// How long the transaction may stay open after the function has returned. Default: the pool's
-    /// [`pin_timeout`](crate::PoolConfig::pin_timeout).
+    /// [`pin_timeout`](crate::PoolConfig::pin_timeout). 1 ms to 1 day.
     pub fn lease_time(mut self, span: Duration) -> Self {
         self.lease_time = Some(span);
         self
@@ -200,14 +200,19 @@ where
             match order.unless_stopped(core.lease(), tries.deadline, running).await {
                 Ok(done) => done.map_err(|error| function::became(&core, error)),
                 Err(stop) => {
+                    core.close(Over::Ended);
+                    let outcome = core.outcome_when_stopped().await;
                     core.abandon(Over::Ended);
-                    let error = tries.stopped(&order, stop, core.outcome(), Phase::Executing);
+                    let error = tries.stopped(&order, stop, outcome, Phase::Executing);
                     Err(statement::on(core.lease(), error))
                 }
             }
         })
     }
 }
+
+const SHORTEST_LEASE: Duration = Duration::from_millis(1);
+const LONGEST_LEASE: Duration = Duration::from_secs(86_400);
 
 /// A transaction on its way to being pinned. Dropped on the way, it is rolled back.
 struct Opening {
@@ -230,6 +235,13 @@ impl Opening {
         let mut tries = Tries::default();
         let pool = order.prepare(&mut tries)?;
         let lease_time = lease_time.unwrap_or(pool.config().pin_timeout);
+        if !(SHORTEST_LEASE..=LONGEST_LEASE).contains(&lease_time) {
+            return Err(Error::bad_input(BadInput::OutOfBounds {
+                setting: "lease_time",
+                given: format!("{lease_time:?}"),
+                bounds: "1 ms to 1 day",
+            }));
+        }
         let lease = order.check_out(&pool, &mut tries).await?;
         let opening = Self {
             core: Core::new(lease, options),
@@ -279,8 +291,10 @@ pub(super) async fn collect(order: &Order<'_, '_>, core: &Arc<Core>, keep: Keep)
     match order.unless_stopped(lease, tries.deadline, running).await {
         Ok(done) => done,
         Err(stop) => {
+            core.close(Over::Ended);
+            let outcome = core.outcome_when_stopped().await;
             core.abandon(Over::Ended);
-            let error = tries.stopped(order, stop, core.outcome(), Phase::Executing);
+            let error = tries.stopped(order, stop, outcome, Phase::Executing);
             Err(statement::on(lease, error))
         }
     }

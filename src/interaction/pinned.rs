@@ -137,7 +137,8 @@ impl PinnedTransaction {
     /// No: dropped after COMMIT was written, whether it was committed is unknown.
     pub async fn commit(self) -> Result<Receipt, Error> {
         let core = &self.core;
-        self.in_time(core.commit_open(), Phase::Committing).await
+        self.in_time(core.commit_open(), Phase::Committing, Outcome::Unknown)
+            .await
     }
 
     /// Rolls back, and waits until the server has done so.
@@ -149,17 +150,23 @@ impl PinnedTransaction {
     /// Yes: a dropped future only stops waiting.
     pub async fn rollback(self) -> Result<(), Error> {
         let core = &self.core;
-        self.in_time(core.roll_back(), Phase::Executing).await
+        self.in_time(core.roll_back(), Phase::Executing, Outcome::RolledBack)
+            .await
     }
 
     /// Waits for an end that is under way: the lease time does not cut it, but bounds it.
-    async fn in_time<T>(&self, end: impl Future<Output = Result<T, Error>>, phase: Phase) -> Result<T, Error> {
+    async fn in_time<T>(
+        &self,
+        end: impl Future<Output = Result<T, Error>>,
+        phase: Phase,
+        overdue: Outcome,
+    ) -> Result<T, Error> {
         let lease = self.core.lease();
         // Stopped at its last call, it has an answer soon after.
         let bound = last_call(self.expires_at, self.lease_time) + lease.cancel_grace();
         match lease.limit(bound, end).await {
             Some(done) => done,
-            None => Err(on(lease, Error::new(ErrorKind::Timeout, Outcome::Unknown, phase))),
+            None => Err(on(lease, Error::new(ErrorKind::Timeout, overdue, phase))),
         }
     }
 }

@@ -18,6 +18,7 @@ mod statements;
 mod tap;
 mod template;
 mod transaction;
+mod unshown;
 mod wire;
 
 #[cfg(fuzzing)]
@@ -36,6 +37,7 @@ pub(crate) use self::settle::{Need, SettleError, settle};
 pub(crate) use self::statements::{CacheLimits, Prepared};
 pub(crate) use self::template::{Template, TemplateError};
 pub(crate) use self::transaction::{Beginning, TransactionFacts};
+pub(crate) use self::unshown::Unshown;
 pub(crate) use self::wire::{Ended, Ending, Notifications};
 
 use std::fmt;

@@ -9,13 +9,12 @@ use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use bytes::BytesMut;
 use futures_util::TryStreamExt;
 use tokio_postgres::Row;
-use tokio_postgres::types::{Format, IsNull, ToSql, Type};
+use tokio_postgres::types::ToSql;
 
 use super::observer::Status;
-use super::{Failure, Mode, Session, Ticket, mark, settle};
+use super::{Failure, Mode, Session, Ticket, Unshown, mark, settle};
 use crate::config::{OnConnect, Setup, SetupSession};
 use crate::error::{Error, ErrorKind, Outcome, Phase};
 use crate::runtime::BoxFuture;
@@ -53,9 +52,6 @@ struct Door {
     ticket: Ticket,
     pid: i32,
 }
-
-/// A value that tokio-postgres cannot log.
-struct Unshown<'a>(&'a (dyn ToSql + Sync));
 
 impl Template {
     pub(crate) fn new(steps: Vec<OnConnect>) -> Self {
@@ -228,31 +224,6 @@ fn error(failure: Failure, phase: Phase) -> Error {
             reason: Some(source), ..
         } => error.with_source(source),
         Failure::Fenced | Failure::Lost { reason: None, .. } => error,
-    }
-}
-
-impl ToSql for Unshown<'_> {
-    fn to_sql(&self, expected: &Type, out: &mut BytesMut) -> Result<IsNull, AnyError> {
-        self.0.to_sql_checked(expected, out)
-    }
-
-    fn accepts(_: &Type) -> bool {
-        // The value itself is asked when it is encoded.
-        true
-    }
-
-    fn to_sql_checked(&self, expected: &Type, out: &mut BytesMut) -> Result<IsNull, AnyError> {
-        self.0.to_sql_checked(expected, out)
-    }
-
-    fn encode_format(&self, expected: &Type) -> Format {
-        self.0.encode_format(expected)
-    }
-}
-
-impl fmt::Debug for Unshown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("_")
     }
 }
 

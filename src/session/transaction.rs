@@ -77,6 +77,11 @@ impl Beginning {
         self.read.take()
     }
 
+    /// Whether the answer was read to its end, and not taken yet.
+    pub(crate) fn is_read(&self) -> bool {
+        self.read.is_some()
+    }
+
     /// Waits for the answer.
     pub(crate) async fn wait(&mut self) -> Result<(), tokio_postgres::Error> {
         std::future::poll_fn(|cx| {

@@ -2,9 +2,10 @@
 //!
 //! Data for `polls` and `wire_events`, as in `ops`.
 
+use futures::{SinkExt, TryStreamExt};
 use gdbpool::{Error, Partial};
 
-use super::ops::{INSERT, PoolOp, RETURNING, ROWS, Row};
+use super::ops::{COPY_IN, COPY_OUT, INSERT, PoolOp, RETURNING, ROWS, Row};
 
 /// The commit as it is sent.
 pub(crate) const COMMIT_ID: &str = "SELECT pg_catalog.pg_current_xact_id_if_assigned()";
@@ -65,6 +66,19 @@ pub(crate) const OF_TRANSACTIONS: &[(&str, Row, PoolOp)] = &[
                 .transact(move |tx| async move { tx.execute(INSERT, &[&mark]).await })
                 .spawn();
             work.await.map(drop)
+        })
+    }),
+    ("transact, copies and streams", Row::Committed, |site, mark| {
+        Box::pin(async move {
+            let work = site.db.transact(|tx| async move {
+                let rows = tx.query_stream(ROWS, &[]).await?.try_collect::<Vec<_>>().await?;
+                assert_eq!(rows.len(), 30);
+                let mut copy = tx.copy_in(COPY_IN).await?;
+                copy.send(format!("{mark}\n").into()).await?;
+                assert_eq!(copy.finish().await?, 1);
+                tx.copy_out(COPY_OUT).await?.try_for_each(|_| async { Ok(()) }).await
+            });
+            work.await
         })
     }),
     ("partial, within and commit", Row::Committed, |site, mark| {

@@ -7,6 +7,7 @@ use std::fmt;
 use std::panic::Location;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio_postgres::SimpleQueryMessage;
@@ -101,7 +102,8 @@ impl Core {
 
     /// The savepoint opened at `depth` is over, with all that were opened in it.
     pub(super) fn surface(&self, depth: u32) {
-        self.state().depth = depth;
+        let mut state = self.state();
+        state.depth = state.depth.min(depth);
     }
 
     /// Runs one call of a handle: begins the transaction if it is the first, and looks at where it stands after.
@@ -178,7 +180,11 @@ impl Core {
     fn after<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
         match self.begin_answered() {
             Some(Err(error)) if error.code().is_some() && !is_fatal(&error) => {
-                let outcome = done.as_ref().map_or_else(Error::outcome, |_| Outcome::Committed);
+                // With others beside it, nobody knows what became of those.
+                let outcome = match self.company() {
+                    0 | 1 => done.as_ref().map_or_else(Error::outcome, |_| Outcome::Committed),
+                    _ => Outcome::Unknown,
+                };
                 return Err(self.refused(error, outcome));
             }
             Some(Err(_)) => self.state().spoilt = true,
@@ -226,7 +232,7 @@ impl Core {
             // What timed out may yet be done: a transaction with such a statement in it is not committed.
             (ErrorKind::Lost | ErrorKind::Protocol | ErrorKind::Timeout, _) => {
                 self.state().spoilt = true;
-                if self.is_foreign() {
+                if self.is_foreign() || self.may_run_alone() {
                     error.with_outcome(Outcome::Unknown)
                 } else {
                     error.with_outcome(Outcome::RolledBack)
@@ -295,15 +301,46 @@ impl Core {
         match self.watched() {
             None => Outcome::NotExecuted,
             Some(Standing::Foreign) => Outcome::Unknown,
-            // It may be refused yet, and what travelled with it would run by itself.
-            Some(Standing::Beginning) if self.has_company() => Outcome::Unknown,
+            Some(_) if self.may_run_alone() => Outcome::Unknown,
             Some(_) => Outcome::RolledBack,
         }
     }
 
-    /// A statement was sent behind BEGIN.
-    fn has_company(&self) -> bool {
-        self.lease.session().entered() > self.state().entered
+    /// What became of work that was stopped: where that hangs on BEGIN's answer alone, the answer is waited for a little.
+    pub(in crate::interaction) async fn outcome_when_stopped(&self) -> Outcome {
+        if self.may_run_alone() {
+            let grace = self.lease.runtime().now() + self.lease.cancel_grace();
+            self.lease.limit(grace, self.begin_is_answered()).await;
+        }
+        self.outcome()
+    }
+
+    async fn begin_is_answered(&self) {
+        std::future::poll_fn(|cx| {
+            let mut state = self.state();
+            let Some(beginning) = &mut state.beginning else {
+                return Poll::Ready(());
+            };
+            beginning.read(cx);
+            if beginning.is_read() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
+    /// How many statements were sent behind BEGIN.
+    fn company(&self) -> u64 {
+        self.lease.session().entered() - self.state().entered
+    }
+
+    /// BEGIN may be refused yet, and what travelled with it would run by itself. (A session that is lost takes its answer
+    /// along: BEGIN is taken to have been accepted then, which a server refuses only when an operator cancels it.)
+    fn may_run_alone(&self) -> bool {
+        let waits = self.state().beginning.is_some();
+        waits && self.lease.session().ended().is_none() && self.company() > 0
     }
 
     /// The SQLSTATE of the statement that failed in it last, whether or not the function told.
@@ -342,39 +379,46 @@ impl Core {
 
     /// Commits, unless the transaction is over.
     pub(in crate::interaction) async fn commit_open(&self) -> Result<Receipt, Error> {
-        self.check_open()?;
+        self.close_open()?;
         self.commit().await
     }
 
     /// Rolls back, unless the transaction is over, and waits for the answer.
     pub(in crate::interaction) async fn roll_back(&self) -> Result<(), Error> {
-        self.check_open()?;
-        self.close(Over::Ended);
+        self.close_open()?;
         let session = self.lease.session();
         let begun = self.state().watch.is_some();
         let done = match begun {
             true => {
-                let sent = pin!(session.client().batch_execute("ROLLBACK"));
-                session.request_last(self.lease.ticket(), sent).await
+                let ending = async {
+                    let sent = pin!(session.client().batch_execute("ROLLBACK"));
+                    let done = session.request_last(self.lease.ticket(), sent).await;
+                    done.map_err(|failure| self.failed(failure, Phase::Executing))
+                };
+                self.lease.patiently(Phase::Executing, ending).await
             }
             false => Ok(()),
         };
         let outcome = self.outcome();
         self.lease.end();
-        done.map_err(|failure| self.failed(failure, Phase::Executing).with_outcome(outcome))
+        done.map_err(|error| error.with_outcome(outcome))
     }
 
-    fn check_open(&self) -> Result<(), Error> {
-        match self.state().over {
-            Some(over) => Err(on(&self.lease, over.error())),
-            None => Ok(()),
+    /// Closes the transaction to calls, unless it is over.
+    fn close_open(&self) -> Result<(), Error> {
+        let mut state = self.state();
+        if let Some(over) = state.over {
+            drop(state);
+            return Err(on(&self.lease, over.error()));
         }
+        state.over = Some(Over::Ended);
+        Ok(())
     }
 
     /// Commits. The session goes back whatever comes of it.
     pub(in crate::interaction) async fn commit(&self) -> Result<Receipt, Error> {
         self.close(Over::Ended);
-        let done = self.try_commit().await;
+        let done = self.lease.patiently(Phase::Committing, self.try_commit()).await;
         self.lease.end();
         done.map_err(|error| on(&self.lease, error))
     }
@@ -417,6 +461,7 @@ impl Core {
         // Once the session has gone back, others may be counted.
         let outcome = match (self.lease.is_ended(), reply, &answer) {
             (false, reply, _) => of_commit(before, now, reply),
+            (true, _, Err(Failure::Fenced | Failure::NotSent(_))) => Outcome::RolledBack,
             (true, Reply::Whole, Err(_)) => Outcome::RolledBack,
             (true, ..) => Outcome::Unknown,
         };

@@ -184,11 +184,10 @@ impl Transaction {
             depth: self.depth + 1,
         };
         let done = function(inner).await;
-        drop(level);
-        match done {
+        let ended = match done {
             Ok(value) => {
-                self.control(&format!("RELEASE SAVEPOINT {name}")).await?;
-                Ok(value)
+                let released = self.control(&format!("RELEASE SAVEPOINT {name}")).await;
+                released.map(|()| value)
             }
             Err(error) => {
                 self.core.own_rollback(true);
@@ -202,7 +201,9 @@ impl Transaction {
                 // Its own error says more than that of a session that is gone.
                 Err(error)
             }
-        }
+        };
+        drop(level);
+        ended
     }
 
     /// The process id of the server's backend.
