@@ -40,6 +40,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `smol` (default), `async-std`, `tokio` | the adapter of that name |
+//! | `json` | `Notification::json`, by serde |
 //! | `metrics` | the pools' numbers through the `metrics` facade, under OpenTelemetry's names (`db.client.connection.*`); install the recorder before a pool is opened |
 //! | `array-impls`, `with-bit-vec-0_9`, `with-chrono-0_4`, `with-cidr-0_3`, `with-eui48-1`, `with-geo-types-0_7`, `with-jiff-0_2`, `with-serde_json-1`, `with-smol_str-01`, `with-time-0_3`, `with-uuid-1`, and the older versions that tokio-postgres has | those crates' types as parameters and columns |
 //!

@@ -1,9 +1,10 @@
 //! Interactions: what is asked of the database, and the one loop that runs it.
 //!
 //! The station between the user's handle and the route. `run` collects what is asked, `attempt` is the loop, `statement`
-//! the work on one session, `failure` what the caller is told; `named`, `typed`, `batch`, `dry_run` and `spawn` are options of
-//! a statement; `lease_calls`, `copy` and `rows` are what a lease offers.
-//! It knows no sockets and chooses no nodes.
+//! the work on one session, `failure` what the caller is told; `named`, `typed`, `batch`, `dry_run` and `spawn` are options
+//! of a statement; `lease_calls`, `copy` and `rows` are what a lease offers. A function runs by `function` (again by `rerun`)
+//! in a `transaction`; `partial` opens one that stays, `pinned` holds it, `cursor` reads in it. It knows no sockets and
+//! chooses no nodes.
 
 mod attempt;
 mod batch;

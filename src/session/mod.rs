@@ -1,8 +1,9 @@
 //! One authenticated connection and its server-side state.
 //!
 //! The station between pool and runtime: `dial` makes a session, the `driver` moves its bytes through the `tap`, requests
-//! enter through the fence (`request`), and `settle` brings a used session back to its pristine state or says that it
-//! cannot. It never chooses who may use a session; that is the pool's.
+//! enter through the fence (`request`) and leave by the `wire`, `transaction` queues BEGIN and counts what was seen of it,
+//! `template` runs what each session begins with, and `settle` brings a used session back to its pristine state or says
+//! that it cannot. It never chooses who may use a session; that is the pool's.
 
 mod abandoned;
 mod cancel_request;
