@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod executor;
+mod history;
 mod manual;
 mod network;
 mod pipe;
@@ -26,6 +27,7 @@ mod value;
 pub mod wire;
 
 pub use crate::executor::Schedule;
+pub use crate::history::{Closing, Durability, End, Event, EventKind, History, Leftover, Role, Status, op_of};
 pub use crate::manual::Manual;
 pub use crate::network::{ConnectMode, Listener};
 pub use crate::pipe::{Cut, Direction, PipeControl, PipeEnd, PipeOptions, PipeReader, PipeWriter};
