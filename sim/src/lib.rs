@@ -17,6 +17,7 @@ mod history;
 mod manual;
 mod network;
 mod pipe;
+mod postgres;
 mod random;
 mod runtime;
 mod script;

@@ -5,6 +5,8 @@
 
 mod backend;
 mod frontend;
+mod report;
 
-pub use self::backend::{Backend, Column, Report, Severity};
-pub use self::frontend::{Decoder, Frontend, Target, WireError};
+pub use self::backend::{Backend, Column};
+pub use self::frontend::{Decoder, Frontend, Illegal, Target, WireError};
+pub use self::report::{Report, Severity};

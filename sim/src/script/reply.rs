@@ -166,7 +166,10 @@ impl Session {
     }
 
     async fn copy_in(&mut self, run: &Run<'_>) -> Result<(), Halt> {
-        self.send(&Backend::CopyInResponse(1));
+        self.send(&Backend::CopyInResponse {
+            columns: 1,
+            binary: false,
+        });
         let mut lines = 0;
         let mut open_line = false;
         loop {
@@ -195,7 +198,10 @@ impl Session {
     }
 
     async fn copy_out(&self, chunks: &[Bytes]) -> Result<(), Halt> {
-        self.send(&Backend::CopyOutResponse(1));
+        self.send(&Backend::CopyOutResponse {
+            columns: 1,
+            binary: false,
+        });
         for chunk in chunks {
             self.room().await?;
             self.send(&Backend::CopyData(chunk.clone()));
@@ -218,11 +224,7 @@ pub(crate) fn unsupported(sql: &str) -> Report {
 pub(crate) fn described(columns: &[(String, Type)], formats: &[i16]) -> Vec<Column> {
     let columns = columns.iter().enumerate();
     columns
-        .map(|(place, (name, of))| Column {
-            name: name.clone(),
-            of: *of,
-            binary: binary(formats, place),
-        })
+        .map(|(place, (name, of))| Column::expression(name.clone(), *of, binary(formats, place)))
         .collect()
 }
 

@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 
+use super::report::{Report, string};
 use crate::value::Type;
 
 /// One message of a server.
@@ -15,6 +16,12 @@ pub enum Backend {
     AuthenticationMd5Password([u8; 4]),
     /// The client is who it says it is.
     AuthenticationOk,
+    /// Asks for SASL authentication; the mechanisms on offer.
+    AuthenticationSasl(Vec<&'static str>),
+    /// A SASL challenge.
+    AuthenticationSaslContinue(Vec<u8>),
+    /// The last word of a SASL exchange that went well.
+    AuthenticationSaslFinal(Vec<u8>),
     /// What a CancelRequest must show.
     BackendKeyData {
         /// The session's process identifier.
@@ -32,16 +39,33 @@ pub enum Backend {
     CopyData(Bytes),
     /// The end of a COPY TO STDOUT.
     CopyDone,
-    /// The server waits for rows; the number of columns, all text.
-    CopyInResponse(u16),
-    /// Rows will follow; the number of columns, all text.
-    CopyOutResponse(u16),
+    /// The server waits for rows.
+    CopyInResponse {
+        /// The number of columns.
+        columns: u16,
+        /// Whether the rows are in binary form.
+        binary: bool,
+    },
+    /// Rows will follow.
+    CopyOutResponse {
+        /// The number of columns.
+        columns: u16,
+        /// Whether the rows are in binary form.
+        binary: bool,
+    },
     /// One row; `None` is NULL.
     DataRow(Vec<Option<Vec<u8>>>),
     /// The query text was empty.
     EmptyQueryResponse,
     /// A statement or the session failed.
     ErrorResponse(Report),
+    /// The server speaks an older minor version than asked for, or does not know some protocol options.
+    NegotiateProtocolVersion {
+        /// The newest version it speaks.
+        newest: u32,
+        /// The options it does not know.
+        unknown: Vec<String>,
+    },
     /// The statement gives no rows.
     NoData,
     /// A warning or hint.
@@ -76,85 +100,33 @@ pub enum Backend {
 pub struct Column {
     /// Its name.
     pub name: String,
+    /// The table it comes from, zero for an expression.
+    pub table: u32,
+    /// Its number in that table, zero for an expression.
+    pub attribute: i16,
     /// Its type.
-    pub of: Type,
+    pub oid: u32,
+    /// Bytes of its values, negative when that varies.
+    pub size: i16,
+    /// Its type's modifier, -1 for none.
+    pub modifier: i32,
     /// Whether its values come in binary form.
     pub binary: bool,
 }
 
-/// How bad a report is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Severity {
-    /// The statement failed.
-    Error,
-    /// The session ends.
-    Fatal,
-    /// A note.
-    Notice,
-    /// A warning.
-    Warning,
-}
-
-/// The fields of an error or notice.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// How bad it is.
-    pub severity: Severity,
-    /// Five characters.
-    pub sqlstate: String,
-    /// For people.
-    pub message: String,
-}
-
-impl Severity {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Error => "ERROR",
-            Self::Fatal => "FATAL",
-            Self::Notice => "NOTICE",
-            Self::Warning => "WARNING",
-        }
-    }
-}
-
-impl Report {
-    /// A report with the three fields every report has.
-    ///
-    /// # Panics
-    /// If `sqlstate` has not five characters.
+impl Column {
+    /// A column that is an expression, of no table.
     #[must_use]
-    pub fn new(severity: Severity, sqlstate: &str, message: impl Into<String>) -> Self {
-        assert_eq!(sqlstate.len(), 5, "an SQLSTATE has five characters: {sqlstate:?}");
+    pub fn expression(name: impl Into<String>, of: Type, binary: bool) -> Self {
         Self {
-            severity,
-            sqlstate: sqlstate.to_owned(),
-            message: message.into(),
+            name: name.into(),
+            table: 0,
+            attribute: 0,
+            oid: of.oid(),
+            size: of.size(),
+            modifier: -1,
+            binary,
         }
-    }
-
-    /// An error.
-    #[must_use]
-    pub fn error(sqlstate: &str, message: impl Into<String>) -> Self {
-        Self::new(Severity::Error, sqlstate, message)
-    }
-
-    /// An error that ends the session.
-    #[must_use]
-    pub fn fatal(sqlstate: &str, message: impl Into<String>) -> Self {
-        Self::new(Severity::Fatal, sqlstate, message)
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        for (field, text) in [
-            (b'S', self.severity.word()),
-            (b'V', self.severity.word()),
-            (b'C', &self.sqlstate),
-            (b'M', &self.message),
-        ] {
-            out.push(field);
-            string(out, text);
-        }
-        out.push(0);
     }
 }
 
@@ -163,18 +135,24 @@ impl Backend {
     #[must_use]
     pub fn kind(&self) -> u8 {
         match self {
-            Self::AuthenticationCleartextPassword | Self::AuthenticationMd5Password(_) | Self::AuthenticationOk => b'R',
+            Self::AuthenticationCleartextPassword
+            | Self::AuthenticationMd5Password(_)
+            | Self::AuthenticationOk
+            | Self::AuthenticationSasl(_)
+            | Self::AuthenticationSaslContinue(_)
+            | Self::AuthenticationSaslFinal(_) => b'R',
             Self::BackendKeyData { .. } => b'K',
             Self::BindComplete => b'2',
             Self::CloseComplete => b'3',
             Self::CommandComplete(_) => b'C',
             Self::CopyData(_) => b'd',
             Self::CopyDone => b'c',
-            Self::CopyInResponse(_) => b'G',
-            Self::CopyOutResponse(_) => b'H',
+            Self::CopyInResponse { .. } => b'G',
+            Self::CopyOutResponse { .. } => b'H',
             Self::DataRow(_) => b'D',
             Self::EmptyQueryResponse => b'I',
             Self::ErrorResponse(_) => b'E',
+            Self::NegotiateProtocolVersion { .. } => b'v',
             Self::NoData => b'n',
             Self::NoticeResponse(_) | Self::SslRefused => b'N',
             Self::NotificationResponse { .. } => b'A',
@@ -208,19 +186,37 @@ impl Backend {
                 out.extend(salt);
             }
             Self::AuthenticationOk => out.extend(0u32.to_be_bytes()),
+            Self::AuthenticationSasl(mechanisms) => {
+                out.extend(10u32.to_be_bytes());
+                mechanisms.iter().for_each(|mechanism| string(out, mechanism));
+                out.push(0);
+            }
+            Self::AuthenticationSaslContinue(data) => {
+                out.extend(11u32.to_be_bytes());
+                out.extend(data);
+            }
+            Self::AuthenticationSaslFinal(data) => {
+                out.extend(12u32.to_be_bytes());
+                out.extend(data);
+            }
             Self::BackendKeyData { pid, key } => {
                 out.extend(pid.to_be_bytes());
                 out.extend(key.to_be_bytes());
             }
             Self::CommandComplete(tag) => string(out, tag),
             Self::CopyData(bytes) => out.extend_from_slice(bytes),
-            Self::CopyInResponse(columns) | Self::CopyOutResponse(columns) => {
-                out.push(0);
+            Self::CopyInResponse { columns, binary } | Self::CopyOutResponse { columns, binary } => {
+                out.push(u8::from(*binary));
                 out.extend(columns.to_be_bytes());
-                out.extend((0..*columns).flat_map(|_| 0i16.to_be_bytes()));
+                out.extend((0..*columns).flat_map(|_| i16::from(*binary).to_be_bytes()));
             }
             Self::DataRow(values) => data_row(out, values),
             Self::ErrorResponse(report) | Self::NoticeResponse(report) => report.encode(out),
+            Self::NegotiateProtocolVersion { newest, unknown } => {
+                out.extend(newest.to_be_bytes());
+                out.extend(u32::try_from(unknown.len()).unwrap_or(u32::MAX).to_be_bytes());
+                unknown.iter().for_each(|option| string(out, option));
+            }
             Self::NotificationResponse { pid, channel, payload } => {
                 out.extend(pid.to_be_bytes());
                 string(out, channel);
@@ -266,12 +262,11 @@ fn row_description(out: &mut Vec<u8>, columns: &[Column]) {
     count(out, columns.len());
     for column in columns {
         string(out, &column.name);
-        // Table, attribute and modifier are those of an expression.
-        out.extend(0u32.to_be_bytes());
-        out.extend(0i16.to_be_bytes());
-        out.extend(column.of.oid().to_be_bytes());
-        out.extend(column.of.size().to_be_bytes());
-        out.extend((-1i32).to_be_bytes());
+        out.extend(column.table.to_be_bytes());
+        out.extend(column.attribute.to_be_bytes());
+        out.extend(column.oid.to_be_bytes());
+        out.extend(column.size.to_be_bytes());
+        out.extend(column.modifier.to_be_bytes());
         out.extend(i16::from(column.binary).to_be_bytes());
     }
 }
@@ -282,10 +277,4 @@ fn count(out: &mut Vec<u8>, items: usize) {
             .expect("at most 65,535 items in a message")
             .to_be_bytes(),
     );
-}
-
-fn string(out: &mut Vec<u8>, text: &str) {
-    assert!(!text.contains('\0'), "a string on the wire has no zero byte: {text:?}");
-    out.extend_from_slice(text.as_bytes());
-    out.push(0);
 }

@@ -11,6 +11,9 @@ const LONGEST: usize = 0x3fff_ffff;
 /// The longest start-up packet; PostgreSQL's own limit.
 const LONGEST_START_UP: usize = 10_000;
 
+/// The types of message a session knows.
+const KINDS: &[u8] = b"BCDEFHPQSXcdfp";
+
 /// One message of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frontend {
@@ -98,11 +101,40 @@ pub enum Target {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WireError {
     what: String,
+    sqlstate: &'static str,
+    illegal: Illegal,
+}
+
+/// What is wrong with bytes that are no legal message; PostgreSQL treats the three differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Illegal {
+    /// The contents of a message of this type: it has been skipped, the connection may go on.
+    Body(u8),
+    /// The length: PostgreSQL closes the connection without a word.
+    Length,
+    /// The type, or a start-up packet's contents: PostgreSQL ends the session with FATAL 08P01.
+    Type,
 }
 
 impl WireError {
     fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into() }
+        Self {
+            what: what.into(),
+            sqlstate: "08P01",
+            illegal: Illegal::Type,
+        }
+    }
+
+    /// What is wrong.
+    #[must_use]
+    pub fn illegal(&self) -> Illegal {
+        self.illegal
+    }
+
+    /// The SQLSTATE PostgreSQL reports it with.
+    #[must_use]
+    pub fn sqlstate(&self) -> &'static str {
+        self.sqlstate
     }
 }
 
@@ -139,27 +171,41 @@ impl Decoder {
     /// The next whole message, if there is one.
     ///
     /// # Errors
-    /// The bytes are no legal message; the connection cannot go on.
+    /// The bytes are no legal message; only after [`Illegal::Body`] the connection can go on, behind that message.
     pub fn next_message(&mut self) -> Result<Option<Frontend>, WireError> {
         let rest = &self.buffer[self.start..];
         let head = usize::from(self.started);
+        // A type nobody knows is refused before anything else of it has come.
+        if let Some(kind) = rest.first().filter(|kind| self.started && !KINDS.contains(kind)) {
+            return Err(WireError::new(format!("invalid frontend message type {kind}")));
+        }
         let Some(length) = rest.get(head..head + 4) else {
             return Ok(None);
         };
         let length = u32::from_be_bytes(length.try_into().unwrap_or_default()) as usize;
         let longest = if self.started { LONGEST } else { LONGEST_START_UP };
         if length < 4 || length > longest || (!self.started && length < 8) {
-            return Err(WireError::new("invalid message length"));
+            let illegal = Illegal::Length;
+            return Err(WireError {
+                illegal,
+                ..WireError::new("invalid message length")
+            });
         }
-        let Some(body) = rest.get(head + 4..head + length) else {
+        if rest.len() < head + length {
             return Ok(None);
-        };
+        }
+        let start = self.start;
+        self.start += head + length;
+        let rest = &self.buffer[start..self.start];
+        let body = &rest[head + 4..];
         let message = if self.started {
-            message(rest[0], body)?
+            message(rest[0], body).map_err(|error| WireError {
+                illegal: Illegal::Body(rest[0]),
+                ..error
+            })?
         } else {
             packet(body)?
         };
-        self.start += head + length;
         if matches!(message, Frontend::StartUp { .. }) {
             self.started = true;
         }
@@ -308,7 +354,10 @@ impl<'a> Body<'a> {
             .ok_or_else(|| WireError::new("invalid string in message"))?;
         let text = self.take(end)?;
         self.take(1)?;
-        String::from_utf8(text.to_vec()).map_err(|_| WireError::new("invalid byte sequence for encoding \"UTF8\""))
+        String::from_utf8(text.to_vec()).map_err(|_| WireError {
+            sqlstate: "22021",
+            ..WireError::new("invalid byte sequence for encoding \"UTF8\"")
+        })
     }
 
     fn target(&mut self) -> Result<Target, WireError> {

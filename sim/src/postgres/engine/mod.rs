@@ -1,0 +1,1 @@
+//! The engine of one node: SQL, catalog, row versions, locks. A plain machine.

@@ -1,0 +1,6 @@
+//! A simulated PostgreSQL: the engine of one node, the sessions and the server around it, and the cluster they form.
+//!
+//! Above the wire and the network, below scenarios and tests. The engine is a plain machine; everything that waits is
+//! in the sessions and in replication.
+
+mod engine;
