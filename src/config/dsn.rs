@@ -3,90 +3,90 @@
 //! Values only. The reading is tokio-postgres's; here it is narrowed to what can be dialled today and its errors name the
 //! offending key. Host lists, services, password files and TLS have their place here and are refused until then.
 
-use std::fmt::Write as _;
-
-use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+use tokio_postgres::config::{self, SslMode, TargetSessionAttrs};
 
 use super::SocketOptions;
+use super::target::{
+    ChannelBinding, Host, HostTarget, Secret, SessionAttributes, StartUpParameters, Target, TlsSettings,
+};
 use crate::error::{BadInput, Error};
 
-/// What a connection string says, checked.
-#[derive(Clone)]
-pub(crate) struct Dsn {
-    pub(crate) config: tokio_postgres::Config,
-    pub(crate) host: Host,
-    pub(crate) port: u16,
-    pub(crate) socket: SocketOptions,
+/// Reads a connection string.
+pub(crate) fn parse(text: &str) -> Result<Target, Error> {
+    check_at_signs(text)?;
+    let config: tokio_postgres::Config = text.parse().map_err(|error| bad(describe(text, &error)))?;
+    let user = config.get_user().filter(|user| !user.is_empty());
+    let user = user.ok_or_else(|| bad("user is missing".into()))?;
+    for (key, value) in [
+        ("user", config.get_user()),
+        ("dbname", config.get_dbname()),
+        ("options", config.get_options()),
+        ("application_name", config.get_application_name()),
+    ] {
+        if value.is_some_and(|value| value.contains('\0')) {
+            return Err(bad(format!("{key} has a NUL in it")));
+        }
+    }
+    if config.get_ssl_mode() == SslMode::Require {
+        return Err(bad("sslmode is require, and this build has no TLS".into()));
+    }
+    if config.get_target_session_attrs() != TargetSessionAttrs::Any {
+        return Err(bad(
+            "target_session_attrs is not supported yet; name one node per pool".into()
+        ));
+    }
+    let host = match one("host", config.get_hosts())? {
+        None => Host::Tcp("localhost".into()),
+        Some(config::Host::Tcp(name)) => Host::Tcp(name.clone()),
+        #[cfg(unix)]
+        Some(config::Host::Unix(folder)) => Host::Unix(folder.clone()),
+    };
+    let host = HostTarget {
+        host,
+        hostaddr: one("hostaddr", config.get_hostaddrs())?.copied(),
+        port: one("port", config.get_ports())?.copied().unwrap_or(5432),
+        password: None,
+    };
+    Ok(Target {
+        hosts: vec![HostTarget {
+            password: password(&config)?,
+            ..host
+        }],
+        user: user.into(),
+        dbname: config.get_dbname().map(str::to_owned),
+        attributes: SessionAttributes::Any,
+        load_balance: false,
+        connect_timeout: config.get_connect_timeout().copied().filter(|span| !span.is_zero()),
+        start_up: StartUpParameters {
+            options: config.get_options().map(str::to_owned),
+            application_name: config.get_application_name().map(str::to_owned),
+        },
+        tls: TlsSettings::default(),
+        channel_binding: match config.get_channel_binding() {
+            config::ChannelBinding::Disable => ChannelBinding::Disable,
+            config::ChannelBinding::Require => ChannelBinding::Require,
+            _ => ChannelBinding::Prefer,
+        },
+        require_auth: None,
+        socket: socket(&config),
+    })
 }
 
-impl Dsn {
-    /// Reads a connection string.
-    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
-        check_at_signs(text)?;
-        let mut config: tokio_postgres::Config = text.parse().map_err(|error| bad(describe(text, &error)))?;
-        if config.get_user().is_none_or(str::is_empty) {
-            return Err(bad("user is missing".into()));
-        }
-        for (key, value) in [
-            ("user", config.get_user()),
-            ("dbname", config.get_dbname()),
-            ("options", config.get_options()),
-            ("application_name", config.get_application_name()),
-        ] {
-            if value.is_some_and(|value| value.contains('\0')) {
-                return Err(bad(format!("{key} has a NUL in it")));
-            }
-        }
-        if config.get_ssl_mode() == SslMode::Require {
-            return Err(bad("sslmode is require, and this build has no TLS".into()));
-        }
-        if config.get_target_session_attrs() != TargetSessionAttrs::Any {
-            return Err(bad(
-                "target_session_attrs is not supported yet; name one node per pool".into()
-            ));
-        }
-        config.ssl_mode(SslMode::Disable);
-        let host = one("host", config.get_hosts())?
-            .cloned()
-            .unwrap_or_else(|| Host::Tcp("localhost".into()));
-        let host = match one("hostaddr", config.get_hostaddrs())? {
-            Some(address) => Host::Tcp(address.to_string()),
-            None => host,
-        };
-        let port = one("port", config.get_ports())?.copied().unwrap_or(5432);
-        let mut socket = SocketOptions {
-            keepalives: config.get_keepalives(),
-            ..SocketOptions::default()
-        };
-        socket.tcp_user_timeout = config.get_tcp_user_timeout().copied().filter(|span| !span.is_zero());
-        socket.keepalives_idle = Some(config.get_keepalives_idle());
-        socket.keepalives_interval = config.get_keepalives_interval();
-        socket.keepalives_retries = config.get_keepalives_retries();
-        Ok(Self {
-            config,
-            host,
-            port,
-            socket,
-        })
-    }
+fn password(config: &tokio_postgres::Config) -> Result<Option<Secret>, Error> {
+    let Some(password) = config.get_password() else {
+        return Ok(None);
+    };
+    let password = std::str::from_utf8(password).map_err(|_| bad("password is not UTF-8".into()))?;
+    Ok(Some(Secret::new(password)))
+}
 
-    /// Sets server settings for the whole session by start-up options, so that RESET ALL returns to them.
-    pub(crate) fn set_start_up(&mut self, settings: &[(String, String)]) {
-        if self.config.get_application_name().is_none() {
-            self.config.application_name("gdbpool");
-        }
-        let mut options = self.config.get_options().unwrap_or_default().to_owned();
-        for (name, value) in settings {
-            // Both as a parameter and in the options, the parameter would win: what was set last must.
-            if name.eq_ignore_ascii_case("application_name") {
-                self.config.application_name(value);
-                continue;
-            }
-            let _ = write!(options, " -c {}={}", escape(name), escape(value));
-        }
-        if !options.is_empty() {
-            self.config.options(options.trim_start());
-        }
+fn socket(config: &tokio_postgres::Config) -> SocketOptions {
+    SocketOptions {
+        keepalives: config.get_keepalives(),
+        keepalives_idle: Some(config.get_keepalives_idle()),
+        keepalives_interval: config.get_keepalives_interval(),
+        keepalives_retries: config.get_keepalives_retries(),
+        tcp_user_timeout: config.get_tcp_user_timeout().copied().filter(|span| !span.is_zero()),
     }
 }
 
@@ -151,16 +151,9 @@ fn resembles_a_key(word: &str) -> bool {
     BEGINNINGS.iter().chain(&WORDS).any(|known| word.starts_with(known))
 }
 
-/// Start-up options are split at blanks; a backslash keeps the next character (manual, "options").
-fn escape(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| (c.is_whitespace() || c == '\\').then_some('\\').into_iter().chain([c]))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::Dsn;
+    use super::parse;
 
     #[test]
     fn errors_name_the_key_and_never_the_value() {
@@ -172,7 +165,7 @@ mod tests {
             ("host=a user=u sslmode=require", "sslmode"),
             ("host=a user=u target_session_attrs=read-write", "target_session_attrs"),
         ] {
-            let Err(error) = Dsn::parse(dsn) else {
+            let Err(error) = parse(dsn) else {
                 panic!("{dsn:?} was taken")
             };
             let text = error.to_string();
@@ -183,11 +176,11 @@ mod tests {
 
     #[test]
     fn what_follows_a_blank_in_a_password_is_not_shown() {
-        let Err(error) = Dsn::parse("host=a user=u password=hun ter2=x") else {
+        let Err(error) = parse("host=a user=u password=hun ter2=x") else {
             panic!("it was taken");
         };
         assert!(!error.to_string().contains("ter2"), "{error}");
-        let Err(error) = Dsn::parse("host=a user=u password=x ssl_mode=require") else {
+        let Err(error) = parse("host=a user=u password=x ssl_mode=require") else {
             panic!("it was taken");
         };
         assert!(error.to_string().contains("ssl_mode"), "{error}");
@@ -195,19 +188,8 @@ mod tests {
 
     #[test]
     fn both_forms_mean_the_same() {
-        let keywords = Dsn::parse("host=db1 port=5433 user=app dbname=shop").ok().unwrap();
-        let uri = Dsn::parse("postgresql://app@db1:5433/shop").ok().unwrap();
-        assert_eq!(keywords.host, uri.host);
-        assert_eq!(
-            (keywords.port, keywords.config.get_dbname()),
-            (uri.port, uri.config.get_dbname())
-        );
-    }
-
-    #[test]
-    fn start_up_options_keep_blanks_in_values() {
-        let mut dsn = Dsn::parse("host=a user=u options='-c geqo=off'").ok().unwrap();
-        dsn.set_start_up(&[("search_path".into(), "a, b\\c".into())]);
-        assert_eq!(dsn.config.get_options(), Some("-c geqo=off -c search_path=a,\\ b\\\\c"));
+        let keywords = parse("host=db1 port=5433 user=app dbname=shop").ok().unwrap();
+        let uri = parse("postgresql://app@db1:5433/shop").ok().unwrap();
+        assert_eq!((keywords.hosts, keywords.dbname), (uri.hosts, uri.dbname));
     }
 }

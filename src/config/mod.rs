@@ -6,6 +6,7 @@
 mod dsn;
 mod hooks;
 mod socket;
+pub(crate) mod target;
 
 pub(crate) use self::hooks::{OnConnect, PasswordSource, SetupSession};
 pub use self::hooks::{PasswordRequest, Setup};
@@ -15,7 +16,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::dsn::Dsn;
+use self::target::Target;
 use crate::error::{BadInput, Error};
 
 /// How one named pool is made: where its sessions go and every bound it keeps.
@@ -36,7 +37,7 @@ use crate::error::{BadInput, Error};
 #[derive(Clone)]
 pub struct PoolConfig {
     pub(crate) name: Arc<str>,
-    pub(crate) dsn: Dsn,
+    pub(crate) target: Target,
     pub(crate) max: u32,
     pub(crate) min: u32,
     pub(crate) duties: Duties,
@@ -92,11 +93,11 @@ impl PoolConfig {
                 name: name.into(),
             }));
         }
-        let dsn = Dsn::parse(dsn)?;
-        let connect_timeout = dsn.config.get_connect_timeout().copied().filter(|span| !span.is_zero());
+        let target = dsn::parse(dsn)?;
+        let connect_timeout = target.connect_timeout;
         Ok(Self {
             name: Arc::from(name),
-            dsn,
+            target,
             max: 10,
             min: 0,
             duties: Duties::default(),
@@ -372,7 +373,7 @@ impl PoolConfig {
     /// Socket settings of the pool's TCP connections, instead of those in the connection string.
     #[must_use]
     pub fn socket_options(mut self, options: SocketOptions) -> Self {
-        self.dsn.socket = options;
+        self.target.socket = options;
         self
     }
 
@@ -535,10 +536,9 @@ impl fmt::Debug for PoolConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PoolConfig")
             .field("name", &self.name)
-            .field("host", &self.dsn.host)
-            .field("port", &self.dsn.port)
-            .field("user", &self.dsn.config.get_user())
-            .field("dbname", &self.dsn.config.get_dbname())
+            .field("hosts", &self.target.hosts)
+            .field("user", &self.target.user)
+            .field("dbname", &self.target.dbname)
             .field("size", &self.max)
             .field("min_size", &self.min)
             .finish_non_exhaustive()

@@ -334,7 +334,7 @@ impl<'db> Order<'db, '_> {
             },
         };
         tries.lap(self, Phase::Queued);
-        let namespace = pool.config().dsn.config.get_dbname();
+        let namespace = pool.config().target.dbname.as_deref();
         observe::checked_out(pool.name(), namespace, lease.endpoint());
         Ok(lease)
     }

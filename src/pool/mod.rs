@@ -377,16 +377,13 @@ fn limits(config: &PoolConfig) -> Limits {
 }
 
 fn plan(config: &PoolConfig) -> DialPlan {
-    let mut dsn = config.dsn.clone();
-    dsn.set_start_up(&config.settings);
+    let mut target = config.target.clone();
+    target.start_up.set(&config.settings);
     let (entries, bytes) = config.statement_cache;
     DialPlan {
         pool: Arc::clone(&config.name),
         password: config.password.clone(),
-        config: dsn.config,
-        host: dsn.host,
-        port: dsn.port,
-        options: dsn.socket,
+        target,
         settings: SessionSettings {
             statement_cache: CacheLimits { entries, bytes },
             cancel_after: config.cancel_after,

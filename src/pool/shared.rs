@@ -282,7 +282,7 @@ impl Shared {
     ) {
         let now = self.runtime.now();
         let (pid, took) = (session.pid(), now - since);
-        let namespace = self.plan.config.get_dbname();
+        let namespace = self.plan.target.dbname.as_deref();
         observe::connected(&self.config.name, namespace, session.endpoint(), pid, took);
         self.metrics.created(took);
         // Before anybody can have it, so that its end comes after.

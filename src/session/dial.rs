@@ -3,18 +3,17 @@
 //! Called by the pool, which owns the deadline over all of it and the decision to try again. Host lists, TLS and
 //! password files are not here yet; their place is between `connect` and `start_up`.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio_postgres::NoTls;
-use tokio_postgres::config::Host;
 
 use super::driver::Driver;
 use super::tap::{Observed, Tap};
 use super::{Session, SessionSettings, TemplateError};
+use crate::config::target::{ChannelBinding, Host, HostTarget, Target};
 use crate::config::{PasswordRequest, PasswordSource, SocketOptions};
 use crate::runtime::{BoxStream, Endpoint, Runtime};
 
@@ -30,13 +29,9 @@ pub(crate) struct Address {
 pub(crate) struct DialPlan {
     /// The pool's name.
     pub(crate) pool: Arc<str>,
-    /// Asked at each dial, if there is one; the password in `config` is not used then.
+    /// Asked at each dial, if there is one; the password in `target` is not used then.
     pub(crate) password: Option<PasswordSource>,
-    /// User, database, password, start-up options. Its own `Debug` hides the password.
-    pub(crate) config: tokio_postgres::Config,
-    pub(crate) host: Host,
-    pub(crate) port: u16,
-    pub(crate) options: SocketOptions,
+    pub(crate) target: Target,
     pub(crate) settings: SessionSettings,
 }
 
@@ -64,10 +59,12 @@ pub(crate) enum DialError {
 
 /// Makes one session. Dropping the future abandons the attempt and closes what was opened.
 pub(crate) async fn dial(runtime: &Arc<dyn Runtime>, plan: &DialPlan) -> Result<(Arc<Session>, Driver), DialError> {
-    let config = match &plan.password {
-        None => Cow::Borrowed(&plan.config),
-        Some(source) => Cow::Owned(with_password(plan, source).await?),
-    };
+    let mut config = client(&plan.target);
+    match (&plan.password, &plan.first().password) {
+        (Some(source), _) => drop(config.password(ask(plan, source).await?)),
+        (None, Some(password)) => drop(config.password(password.reveal())),
+        (None, None) => {}
+    }
     let (stream, address) = connect(&**runtime, plan).await?;
     let (tap, observed) = Tap::new(stream);
     let started = config.connect_raw(tap, NoTls).await;
@@ -92,18 +89,37 @@ pub(crate) async fn dial(runtime: &Arc<dyn Runtime>, plan: &DialPlan) -> Result<
     Ok((session, driver))
 }
 
-async fn with_password(plan: &DialPlan, source: &PasswordSource) -> Result<tokio_postgres::Config, DialError> {
+/// What tokio-postgres sends at start-up; the password apart.
+fn client(target: &Target) -> tokio_postgres::Config {
+    let mut config = tokio_postgres::Config::new();
+    config
+        .user(&target.user)
+        .ssl_mode(tokio_postgres::config::SslMode::Disable);
+    if let Some(dbname) = &target.dbname {
+        config.dbname(dbname);
+    }
+    if let Some(options) = &target.start_up.options {
+        config.options(options);
+    }
+    config.application_name(target.start_up.application_name.as_deref().unwrap_or("gdbpool"));
+    config.channel_binding(match target.channel_binding {
+        ChannelBinding::Disable => tokio_postgres::config::ChannelBinding::Disable,
+        ChannelBinding::Prefer => tokio_postgres::config::ChannelBinding::Prefer,
+        ChannelBinding::Require => tokio_postgres::config::ChannelBinding::Require,
+    });
+    config
+}
+
+async fn ask(plan: &DialPlan, source: &PasswordSource) -> Result<String, DialError> {
+    let host = plan.first();
     let request = PasswordRequest {
         pool: Arc::clone(&plan.pool),
-        host: host_name(&plan.host),
-        port: plan.port,
-        user: plan.config.get_user().unwrap_or_default().into(),
-        dbname: plan.config.get_dbname().map(str::to_owned),
+        host: host.host.to_string(),
+        port: host.port,
+        user: plan.target.user.clone(),
+        dbname: plan.target.dbname.clone(),
     };
-    let password = source.ask(request).await.map_err(DialError::Password)?;
-    let mut config = plan.config.clone();
-    config.password(password);
-    Ok(config)
+    source.ask(request).await.map_err(DialError::Password)
 }
 
 fn backend(observed: &Observed) -> Option<(i32, i32)> {
@@ -114,13 +130,13 @@ fn backend(observed: &Observed) -> Option<(i32, i32)> {
 async fn connect(runtime: &dyn Runtime, plan: &DialPlan) -> Result<(BoxStream, Address), DialError> {
     let mut failure = None;
     for endpoint in endpoints(runtime, plan).await? {
-        match runtime.connect(&endpoint, &plan.options).await {
+        match runtime.connect(&endpoint, &plan.target.socket).await {
             Ok(stream) => {
                 return Ok((
                     stream,
                     Address {
                         endpoint,
-                        options: plan.options.clone(),
+                        options: plan.target.socket.clone(),
                     },
                 ));
             }
@@ -128,17 +144,23 @@ async fn connect(runtime: &dyn Runtime, plan: &DialPlan) -> Result<(BoxStream, A
         }
     }
     Err(failure.unwrap_or_else(|| DialError::Resolve {
-        host: host_name(&plan.host),
+        host: plan.first().host.to_string(),
         source: io::Error::new(io::ErrorKind::NotFound, "the name has no address"),
     }))
 }
 
 async fn endpoints(runtime: &dyn Runtime, plan: &DialPlan) -> Result<Vec<Endpoint>, DialError> {
-    match &plan.host {
+    let HostTarget {
+        host, hostaddr, port, ..
+    } = plan.first();
+    if let Some(ip) = hostaddr {
+        return Ok(vec![Endpoint::Tcp((*ip, *port).into())]);
+    }
+    match host {
         Host::Tcp(name) => match name.parse::<IpAddr>() {
-            Ok(ip) => Ok(vec![Endpoint::Tcp((ip, plan.port).into())]),
+            Ok(ip) => Ok(vec![Endpoint::Tcp((ip, *port).into())]),
             Err(_) => {
-                let found = runtime.resolve(name, plan.port).await;
+                let found = runtime.resolve(name, *port).await;
                 let addresses = found.map_err(|source| DialError::Resolve {
                     host: name.clone(),
                     source,
@@ -146,24 +168,21 @@ async fn endpoints(runtime: &dyn Runtime, plan: &DialPlan) -> Result<Vec<Endpoin
                 Ok(addresses.into_iter().map(Endpoint::Tcp).collect())
             }
         },
-        #[cfg(unix)]
-        Host::Unix(folder) => Ok(vec![Endpoint::Unix(folder.join(format!(".s.PGSQL.{}", plan.port)))]),
+        Host::Unix(folder) => Ok(vec![Endpoint::Unix(folder.join(format!(".s.PGSQL.{port}")))]),
     }
 }
 
-fn host_name(host: &Host) -> String {
-    match host {
-        Host::Tcp(name) => name.clone(),
-        #[cfg(unix)]
-        Host::Unix(folder) => folder.display().to_string(),
+impl DialPlan {
+    /// The only host so far.
+    fn first(&self) -> &HostTarget {
+        &self.target.hosts[0]
     }
 }
 
 impl fmt::Debug for DialPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DialPlan")
-            .field("host", &self.host)
-            .field("port", &self.port)
+            .field("hosts", &self.target.hosts)
             .finish_non_exhaustive()
     }
 }
