@@ -16,16 +16,8 @@ use gdbpool::{BoxFuture, Instant};
 
 use crate::network::Network;
 use crate::random::Stream;
+use crate::schedule::{Chooser, Schedule};
 use crate::trace::{Event, Trace};
-
-/// How the next of several ready tasks is chosen, and how timers of one instant are ordered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Schedule {
-    /// In the order in which they became ready.
-    Fifo,
-    /// Uniformly at random, from the seed.
-    Random,
-}
 
 /// Who a task or timer belongs to: the code under test, or the simulated world around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +43,7 @@ pub(crate) struct State {
     pub(crate) now: Instant,
     pub(crate) network: Network,
     pub(crate) trace: Trace,
-    pub(crate) schedule: Schedule,
+    pub(crate) chooser: Chooser,
     pub(crate) step_budget: u64,
     pub(crate) steps: u64,
     pub(crate) pipes: u64,
@@ -59,8 +51,6 @@ pub(crate) struct State {
     pub(crate) tolerate_panics: bool,
     pub(crate) panics: Vec<String>,
     random: Stream,
-    picks: Stream,
-    ties: Stream,
     tasks: BTreeMap<u64, Task>,
     next_task: u64,
     ready: VecDeque<u64>,
@@ -78,8 +68,8 @@ struct Task {
     waker: Waker,
 }
 
-/// When a timer is due, its seeded place among timers of that instant, and its number.
-pub(crate) type TimerKey = (Instant, u64, u64);
+/// When a timer is due, and its number.
+pub(crate) type TimerKey = (Instant, u64);
 
 /// What to do next.
 enum Next {
@@ -118,7 +108,7 @@ impl Shared {
             now: Instant::from_nanos(0),
             network: Network::default(),
             trace: Trace::default(),
-            schedule: Schedule::Random,
+            chooser: Chooser::new(seed, Schedule::Random),
             step_budget: STEP_BUDGET,
             steps: 0,
             pipes: 0,
@@ -126,8 +116,6 @@ impl Shared {
             tolerate_panics: false,
             panics: Vec::new(),
             random: Stream::new(seed, "runtime", 0),
-            picks: Stream::new(seed, "schedule", 0),
-            ties: Stream::new(seed, "timer", 0),
             tasks: BTreeMap::new(),
             next_task: MAIN + 1,
             ready: VecDeque::new(),
@@ -375,12 +363,11 @@ impl State {
     }
 
     fn pick(&mut self) -> Option<u64> {
-        let waiting = self.ready.len();
-        if waiting < 2 || self.schedule == Schedule::Fifo {
-            return self.ready.pop_front();
+        if self.ready.is_empty() {
+            return None;
         }
-        let place = usize::try_from(self.picks.below(waiting as u64)).unwrap_or(0);
-        self.ready.swap_remove_back(place)
+        let place = self.chooser.task(&self.ready);
+        self.ready.remove(place)
     }
 
     fn take(&mut self, id: u64) -> Option<Next> {
@@ -401,7 +388,7 @@ impl State {
     /// Moves the clock to the earliest timer if that is not past `horizon`, and gives the wakers due then.
     fn next_due(&mut self, horizon: Instant) -> Vec<Waker> {
         let mut due = Vec::new();
-        let Some(&(at, ..)) = self.timers.keys().next() else {
+        let Some(&(at, _)) = self.timers.keys().next() else {
             return due;
         };
         if at > horizon {
@@ -415,17 +402,17 @@ impl State {
             due.push(entry.remove().1);
             self.record(Event::Timer, &[]);
         }
-        due
+        let mut ordered = Vec::with_capacity(due.len());
+        while !due.is_empty() {
+            ordered.push(due.remove(self.chooser.timer(due.len())));
+        }
+        ordered
     }
 
     fn timer_key(&mut self, at: Instant) -> TimerKey {
         let id = self.next_timer;
         self.next_timer += 1;
-        let tie = match self.schedule {
-            Schedule::Fifo => 0,
-            Schedule::Random => self.ties.at(id),
-        };
-        (at, tie, id)
+        (at, id)
     }
 
     fn count_step(&mut self) {

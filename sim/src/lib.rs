@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod executor;
+pub mod fault;
 mod history;
 mod manual;
 mod network;
@@ -20,22 +21,25 @@ mod pipe;
 mod postgres;
 mod random;
 mod runtime;
+mod schedule;
 mod script;
 mod sim;
+mod source;
 mod sql;
 mod trace;
 mod value;
 pub mod wire;
 
-pub use crate::executor::Schedule;
 pub use crate::history::{Closing, Durability, End, Event, EventKind, History, Leftover, Role, Status, op_of};
 pub use crate::manual::Manual;
 pub use crate::network::{ConnectMode, Listener};
 pub use crate::pipe::{Cut, Direction, PipeControl, PipeEnd, PipeOptions, PipeReader, PipeWriter};
 pub use crate::random::Stream;
 pub use crate::runtime::SimRuntime;
+pub use crate::schedule::{Choices, Schedule};
 pub use crate::script::{
     Answer, CancelMode, CancelView, Kill, RowSet, ScriptedServer, SessionView, StartStep, StartUp, Step,
 };
 pub use crate::sim::{Sim, SimTask};
+pub use crate::source::rust_source;
 pub use crate::value::{Type, Value};

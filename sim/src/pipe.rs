@@ -14,11 +14,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures::{AsyncRead, AsyncWrite};
+use serde::{Deserialize, Serialize};
 
 use self::lane::{Found, Lane, Wire};
 use crate::executor::{Origin, Shared};
 use crate::random::hash_bytes;
 use crate::runtime::Sleep;
+use crate::source::debug_as_source;
 use crate::trace::Event;
 
 /// The properties of a connection when it is made.
@@ -43,7 +45,7 @@ impl Default for PipeOptions {
 }
 
 /// One lane of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Direction {
     /// From the end that accepted to the end that connected.
     ToClient,
@@ -52,7 +54,7 @@ pub enum Direction {
 }
 
 /// How a cut connection ends for those who use it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cut {
     /// Both ends read end-of-file, writes fail with `BrokenPipe`.
     Eof,
@@ -61,6 +63,8 @@ pub enum Cut {
     /// The lane goes silent: bytes are accepted but not delivered, until [`PipeControl::resume`].
     Stall,
 }
+
+debug_as_source!(Cut, Direction);
 
 /// One end of an in-memory connection: a `futures` byte stream. Dropping it closes both of its lanes.
 pub struct PipeEnd {

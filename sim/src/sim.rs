@@ -12,11 +12,12 @@ use std::time::Duration;
 use futures::channel::oneshot;
 use gdbpool::{Endpoint, Instant};
 
-use crate::executor::{Origin, Schedule, Shared};
+use crate::executor::{Origin, Shared};
 use crate::manual::Manual;
 use crate::network::{ConnectMode, Listener};
 use crate::pipe::{self, PipeEnd, PipeOptions};
 use crate::runtime::SimRuntime;
+use crate::schedule::{Choices, Schedule};
 
 /// One deterministic run: everything in it follows from the seed and from what the test does.
 ///
@@ -51,8 +52,31 @@ impl Sim {
     #[must_use]
     pub fn with_schedule(seed: u64, schedule: Schedule) -> Self {
         let sim = Self::new(seed);
-        sim.shared.lock().schedule = schedule;
+        sim.set_schedule(schedule);
         sim
+    }
+
+    /// Another schedule from now on; the fair ones, [`Schedule::Random`] and [`Schedule::Fifo`], are for the phase in
+    /// which everything must come to its end. Of no effect while choices are replayed.
+    pub fn set_schedule(&self, schedule: Schedule) {
+        self.shared.lock().chooser.set_schedule(schedule);
+    }
+
+    /// The schedule in force.
+    #[must_use]
+    pub fn schedule(&self) -> Schedule {
+        self.shared.lock().chooser.schedule()
+    }
+
+    /// The choices so far that were not first-in first-out.
+    #[must_use]
+    pub fn choices(&self) -> Choices {
+        self.shared.lock().chooser.taken().clone()
+    }
+
+    /// From now on takes these choices, and the first of those ready where there is none, whatever the schedule.
+    pub fn replay_choices(&self, choices: Choices) {
+        self.shared.lock().chooser.replay(choices);
     }
 
     /// The number that fixes this run.
