@@ -4,6 +4,7 @@
 //! - [`SimRuntime`]: the library's `Runtime` inside that run.
 //! - [`PipeEnd`], [`PipeControl`], [`Listener`], [`ConnectMode`]: connections and the ways they fail.
 //! - [`wire`]: the server's side of the protocol.
+//! - [`scenario`]: clusters, client programs, faults and schedules as data, made by proptest; [`oracle`]: what has to hold.
 //! - [`ScriptedServer`]: a server that answers what a test tells it to, over an honest small model of a session.
 //!
 //! What is scripted is not checked against PostgreSQL: statements without a script and outside the few verbs the
@@ -17,12 +18,15 @@ pub mod fault;
 mod history;
 mod manual;
 mod network;
+pub mod oracle;
 mod pipe;
 mod postgres;
 mod random;
 mod runtime;
+pub mod scenario;
 mod schedule;
 mod script;
+mod shrink;
 mod sim;
 mod source;
 mod sql;
@@ -40,6 +44,7 @@ pub use crate::schedule::{Choices, Schedule};
 pub use crate::script::{
     Answer, CancelMode, CancelView, Kill, RowSet, ScriptedServer, SessionView, StartStep, StartUp, Step,
 };
+pub use crate::shrink::{SHRINK_TRIES, shrink};
 pub use crate::sim::{Sim, SimTask};
 pub use crate::source::rust_source;
 pub use crate::value::{Type, Value};
