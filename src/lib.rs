@@ -33,6 +33,8 @@
 //! | `runtime` | the seam to the executor, and its adapters |
 //! | `error`, `config`, `cancel`, `time`, `sql`, `observe` | values |
 //!
+//! How a pool finds its server (connection strings, environment, TLS) has a page of its own: [`connecting`].
+//!
 //! # Cargo features
 //!
 //! Each only adds; none changes behaviour.
@@ -76,6 +78,9 @@ mod session;
 mod sql;
 mod time;
 
+#[doc = include_str!("config/connecting.md")]
+pub mod connecting {}
+
 /// The door for fuzz targets; not part of the library.
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -93,7 +98,7 @@ pub use crate::runtime::Smol;
 pub use crate::runtime::Tokio;
 pub use crate::{
     cancel::Cancel,
-    config::{PasswordRequest, PoolConfig, Setup, SocketOptions},
+    config::{Environment, PasswordRequest, PoolConfig, Setup, SocketOptions},
     error::{BadInput, CheckoutReport, Error, ErrorKind, Holder, Outcome, Phase, TimeoutCause},
     interaction::{
         AsyncResult, Batch, BatchResult, CopyIn, CopyOut, Count, Cursor, DryRun, FromRow, IntoInteraction, Isolation,

@@ -54,7 +54,8 @@ fn a_sound_dsn_does_not_show_its_password() {
         "postgresql://u:hunter2@h:5433/d",
         "postgres://u:%68unter2%40@h/d?connect_timeout=3",
         "postgresql://h/d?user=u&password=hunter2",
-        "postgresql://u:pass/hunter2@h/d",
+        "postgresql://u:pass%2Fhunter2@h/d",
+        "host=h,i user=u password=hunter2 sslmode=verify-full sslrootcert=system",
     ] {
         let config = PoolConfig::new("main", dsn).unwrap_or_else(|error| panic!("{dsn}: {error}"));
         assert_unshown(&config);
@@ -77,19 +78,26 @@ fn a_bad_dsn_does_not_show_its_password() {
         ("host=h user=u hostaddr=hunter2", "hostaddr"),
         ("host=h user=u target_session_attrs=hunter2", "target_session_attrs"),
         ("host=h user=u password='hunter2", "unterminated"),
-        ("host=h user=u password=correct hunter2 dbname=d", "expected"),
-        ("host=h user=u password=correct hunter2", "EOF"),
+        ("host=h user=u password=correct hunter2 dbname=d", "\"=\""),
+        ("host=h user=u password=correct hunter2", "\"=\""),
         ("host=h password=hunter2", "user"),
-        ("host=h,i user=u password=hunter2", "host"),
-        ("host=h user=u password=hunter2 sslmode=require", "sslmode"),
+        ("host=h,i user=u password=hunter2 port=1,2,3", "port"),
+        (
+            "host=h user=u password=hunter2 sslmode=disable sslrootcert=system",
+            "sslrootcert",
+        ),
+        ("host=h user=u password=a hunter2=b", "behind the password"),
+        ("Postgresql://u:hunter2@h/d?sslmode=require", "postgresql://"),
         ("postgresql://:hunter2@h/d", "user"),
         ("postgresql://u:hunter2@h:hunter2/d", "port"),
-        ("postgresql://u:hunter2%ff@h%ff/d", "utf-8"),
+        ("postgresql://u:hunter2%ff@h%ff/d", "UTF-8"),
         ("postgresql://u:hunter2@h/d?pasword=%68unter2", "pasword"),
         ("postgresql://u:hunter2@h/d?password", "parameter"),
         ("postgresql://u:pass@hunter2@h/d", "%40"),
         ("postgresql://u:pass@word/hunter2@h/d", "%40"),
-        ("postgresql://u:hunter2@h,i/d", "host"),
+        ("postgresql://u:pass/hunter2@h/d", "%2F"),
+        ("postgresql://h/d?user=u&password=a&hunter2=b", "behind the password"),
+        ("postgresql://h?user=u&password=p@hunter2", "%40"),
     ] {
         let error = PoolConfig::new("main", dsn)
             .err()

@@ -3,11 +3,15 @@
 //! Values, checked once, when the pool is opened; nothing here does I/O. The whole list of bounds of the library stands
 //! in [`PoolConfig`].
 
-mod dsn;
+mod check;
+mod conninfo;
+mod environment;
 mod hooks;
+mod resolve;
 mod socket;
 pub(crate) mod target;
 
+pub use self::environment::Environment;
 pub(crate) use self::hooks::{OnConnect, PasswordSource, SetupSession};
 pub use self::hooks::{PasswordRequest, Setup};
 pub use self::socket::SocketOptions;
@@ -18,6 +22,8 @@ use std::time::Duration;
 
 use self::target::Target;
 use crate::error::{BadInput, Error};
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// How one named pool is made: where its sessions go and every bound it keeps.
 ///
@@ -79,23 +85,48 @@ pub(crate) struct Duties {
 impl PoolConfig {
     /// A pool named `name` of sessions to the node that `dsn` names, in libpq's keyword or URI form.
     ///
-    /// `dsn` has to name the user. Without a host it means `localhost`, without a port 5432. It may hold one host, and
-    /// no TLS can be asked for yet. A `connect_timeout` in it is the whole connect's, as
-    /// [`connect_timeout`](Self::connect_timeout) is; `load_balance_hosts` has nothing to choose from.
+    /// `dsn` has to name the user. Without a host it means `localhost`, without a port 5432. The page
+    /// [`connecting`](crate::connecting) lists every key. Neither the environment nor the user's files are looked at, for
+    /// which there is [`from_environment`](Self::from_environment): only the files of certificates that `dsn` names are
+    /// read, here and once, which may block.
     ///
     /// # Errors
     /// [`BadInput::Name`] for a name that is empty or holds a NUL, [`BadInput::Dsn`] for a connection string that cannot be
     /// used; the message names the key, never its value.
     pub fn new(name: &str, dsn: &str) -> Result<Self, Error> {
-        if name.is_empty() || name.contains('\0') {
-            return Err(Error::bad_input(BadInput::Name {
-                what: "pool",
-                name: name.into(),
-            }));
-        }
-        let target = dsn::parse(dsn)?;
-        let connect_timeout = target.connect_timeout;
-        Ok(Self {
+        check_name(name)?;
+        Ok(Self::with_target(name, resolve::target(dsn, None)?))
+    }
+
+    /// Like [`new`](Self::new), with all that a libpq program takes from its surroundings: what `dsn` (which may be empty)
+    /// does not say is taken from the service it names, then from the environment's variables; the password from the
+    /// password file, for each host; certificates from `~/.postgresql`; the user's name from the system.
+    ///
+    /// The files are read here and once, which may block: call it where an application starts.
+    ///
+    /// ```no_run
+    /// use gdbpool::{Environment, PoolConfig};
+    ///
+    /// let config = PoolConfig::from_environment("primary", "", &Environment::read()?)?.size(10);
+    /// # Ok::<(), gdbpool::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); the message also names the variable a bad value came from, or the line of the service file. A
+    /// password file that others may read is ignored with a warning, as libpq does.
+    pub fn from_environment(name: &str, dsn: &str, environment: &Environment) -> Result<Self, Error> {
+        check_name(name)?;
+        Ok(Self::with_target(
+            name,
+            resolve::target(dsn, Some(&environment.sources))?,
+        ))
+    }
+
+    fn with_target(name: &str, target: Target) -> Self {
+        // One attempt for each host, at least; the default covers short ones.
+        let hosts = u32::try_from(target.hosts.len()).unwrap_or(u32::MAX);
+        let connect_timeout = target.connect_timeout.map(|span| span.saturating_mul(hosts).min(DAY));
+        Self {
             name: Arc::from(name),
             target,
             max: 10,
@@ -126,7 +157,7 @@ impl PoolConfig {
             on_connect: Vec::new(),
             password: None,
             shed: None,
-        })
+        }
     }
 
     /// The pool's name.
@@ -376,160 +407,16 @@ impl PoolConfig {
         self.target.socket = options;
         self
     }
-
-    /// Names the first setting that is outside its bounds.
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        let counts = [
-            ("size", self.max, 1, 10_000, "1 to 10,000"),
-            ("min_size", self.min, 0, self.max, "at most size"),
-            ("max_connecting", self.max_connecting, 1, 1_000, "1 to 1,000"),
-            ("max_waiters", self.max_waiters, 1, 1_000_000, "1 to 1,000,000"),
-        ];
-        for (setting, given, least, most, bounds) in counts {
-            if !(least..=most).contains(&given) {
-                return Err(out_of_bounds(setting, &given, bounds));
-            }
-        }
-        if !(1..=1_000_000).contains(&self.listen_capacity) {
-            return Err(out_of_bounds(
-                "listen_capacity",
-                &self.listen_capacity,
-                "1 to 1,000,000",
-            ));
-        }
-        self.check_spans()?;
-        for text in &self.on_connect {
-            if let OnConnect::Sql(text) = text
-                && text.contains('\0')
-            {
-                return Err(Error::bad_input(BadInput::Name {
-                    what: "on_connect_sql text",
-                    name: (&**text).into(),
-                }));
-            }
-        }
-        for (name, value) in &self.settings {
-            if name.is_empty() || name.contains(['\0', '=']) || value.contains('\0') {
-                return Err(Error::bad_input(BadInput::Name {
-                    what: "server setting",
-                    name: name.clone(),
-                }));
-            }
-        }
-        if self.duties.default && self.duties.read && !self.duties.write {
-            let reason = format!(
-                "pool \"{}\" is default_pool and default_read but not default_write: the default pool takes writes",
-                self.name
-            );
-            return Err(Error::bad_input(BadInput::Conflict { reason }));
-        }
-        Ok(())
-    }
-
-    fn check_spans(&self) -> Result<(), Error> {
-        const MILLI: Duration = Duration::from_millis(1);
-        const DAY: Duration = Duration::from_secs(86_400);
-        let spans = [
-            (
-                "checkout_timeout",
-                Some(self.checkout_timeout),
-                MILLI,
-                DAY,
-                "1 ms to 1 day",
-            ),
-            (
-                "connect_timeout",
-                Some(self.connect_timeout),
-                MILLI,
-                DAY,
-                "1 ms to 1 day",
-            ),
-            (
-                "max_lifetime",
-                self.max_lifetime,
-                Duration::from_secs(1),
-                Duration::MAX,
-                "at least 1 s",
-            ),
-            ("idle_timeout", self.idle_timeout, MILLI, Duration::MAX, "at least 1 ms"),
-            ("ping_timeout", Some(self.ping_timeout), MILLI, DAY, "1 ms to 1 day"),
-            ("hold_warning", self.hold_warning, MILLI, Duration::MAX, "at least 1 ms"),
-            ("settle_timeout", Some(self.settle_timeout), MILLI, DAY, "1 ms to 1 day"),
-            (
-                "cancel_after",
-                Some(self.cancel_after),
-                Duration::ZERO,
-                DAY,
-                "at most 1 day",
-            ),
-            (
-                "cancel_grace",
-                Some(self.cancel_grace),
-                Duration::ZERO,
-                DAY,
-                "at most 1 day",
-            ),
-            ("close_timeout", Some(self.close_timeout), MILLI, DAY, "1 ms to 1 day"),
-            (
-                "listen_heartbeat",
-                Some(self.listen_heartbeat),
-                MILLI,
-                DAY,
-                "1 ms to 1 day",
-            ),
-            (
-                "answer_timeout",
-                self.answer_timeout,
-                MILLI,
-                Duration::MAX,
-                "at least 1 ms",
-            ),
-            (
-                "interaction_timeout",
-                self.interaction_timeout,
-                MILLI,
-                Duration::MAX,
-                "at least 1 ms",
-            ),
-            ("pin_timeout", Some(self.pin_timeout), MILLI, DAY, "1 ms to 1 day"),
-            ("shed target", self.shed.map(|shed| shed.0), MILLI, DAY, "1 ms to 1 day"),
-            (
-                "shed interval",
-                self.shed.map(|shed| shed.1),
-                self.shed.map_or(MILLI, |shed| shed.0),
-                DAY,
-                "at least the target, at most 1 day",
-            ),
-            (
-                "connect_backoff base",
-                Some(self.backoff.0),
-                MILLI,
-                DAY,
-                "1 ms to 1 day",
-            ),
-            (
-                "connect_backoff cap",
-                Some(self.backoff.1),
-                self.backoff.0,
-                DAY,
-                "at least the base, at most 1 day",
-            ),
-        ];
-        for (setting, given, least, most, bounds) in spans {
-            if let Some(given) = given.filter(|given| *given < least || *given > most) {
-                return Err(out_of_bounds(setting, &format_args!("{given:?}"), bounds));
-            }
-        }
-        Ok(())
-    }
 }
 
-fn out_of_bounds(setting: &'static str, given: &dyn fmt::Display, bounds: &'static str) -> Error {
-    Error::bad_input(BadInput::OutOfBounds {
-        setting,
-        given: given.to_string(),
-        bounds,
-    })
+fn check_name(name: &str) -> Result<(), Error> {
+    if name.is_empty() || name.contains('\0') {
+        return Err(Error::bad_input(BadInput::Name {
+            what: "pool",
+            name: name.into(),
+        }));
+    }
+    Ok(())
 }
 
 impl fmt::Debug for PoolConfig {
