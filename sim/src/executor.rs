@@ -14,6 +14,9 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use gdbpool::{BoxFuture, Instant};
 
+use crate::coverage::Coverage;
+use crate::fault::ServerFaults;
+use crate::fault::injector::Injector;
 use crate::network::Network;
 use crate::random::Stream;
 use crate::schedule::{Chooser, Schedule};
@@ -44,6 +47,13 @@ pub(crate) struct State {
     pub(crate) network: Network,
     pub(crate) trace: Trace,
     pub(crate) chooser: Chooser,
+    pub(crate) coverage: Coverage,
+    pub(crate) injector: Injector,
+    pub(crate) server_faults: Vec<Arc<dyn ServerFaults>>,
+    /// By how many microseconds the clocks of hosts are off.
+    pub(crate) skews: BTreeMap<String, i64>,
+    /// After how many of a hundred polls one more task is woken for nothing.
+    pub(crate) spurious: u8,
     pub(crate) step_budget: u64,
     pub(crate) steps: u64,
     pub(crate) pipes: u64,
@@ -51,11 +61,13 @@ pub(crate) struct State {
     pub(crate) tolerate_panics: bool,
     pub(crate) panics: Vec<String>,
     random: Stream,
+    wakes: Stream,
     tasks: BTreeMap<u64, Task>,
     next_task: u64,
     ready: VecDeque<u64>,
     main_queued: Option<bool>,
-    timers: BTreeMap<TimerKey, (Origin, Waker)>,
+    main_woken_by: u64,
+    timers: BTreeMap<TimerKey, Timer>,
     next_timer: u64,
     running: bool,
     closed: bool,
@@ -65,6 +77,16 @@ struct Task {
     future: Option<BoxFuture<'static, ()>>,
     origin: Origin,
     queued: bool,
+    /// The event that woke it.
+    woken_by: u64,
+    waker: Waker,
+}
+
+/// Somebody who waits for an instant.
+struct Timer {
+    origin: Origin,
+    /// The event that set it.
+    set_by: u64,
     waker: Waker,
 }
 
@@ -109,6 +131,11 @@ impl Shared {
             network: Network::default(),
             trace: Trace::default(),
             chooser: Chooser::new(seed, Schedule::Random),
+            coverage: Coverage::default(),
+            injector: Injector::new(seed),
+            server_faults: Vec::new(),
+            skews: BTreeMap::new(),
+            spurious: 0,
             step_budget: STEP_BUDGET,
             steps: 0,
             pipes: 0,
@@ -116,10 +143,12 @@ impl Shared {
             tolerate_panics: false,
             panics: Vec::new(),
             random: Stream::new(seed, "runtime", 0),
+            wakes: Stream::new(seed, "wakes", 0),
             tasks: BTreeMap::new(),
             next_task: MAIN + 1,
             ready: VecDeque::new(),
             main_queued: None,
+            main_woken_by: 0,
             timers: BTreeMap::new(),
             next_timer: 0,
             running: false,
@@ -151,6 +180,26 @@ impl Shared {
         number
     }
 
+    /// Calls met faults of these kinds.
+    pub(crate) fn felt<N: AsRef<str>>(&self, names: impl IntoIterator<Item = N>) {
+        let mut names = names.into_iter().peekable();
+        if names.peek().is_none() {
+            return;
+        }
+        let mut state = self.lock();
+        for name in names {
+            state.felt(name.as_ref());
+        }
+    }
+
+    pub(crate) fn sometimes(&self, name: &str, condition: bool) {
+        let mut state = self.lock();
+        match condition {
+            true => state.coverage.hit(name),
+            false => state.coverage.declare(name),
+        }
+    }
+
     pub(crate) fn spawn(self: &Arc<Self>, future: BoxFuture<'static, ()>, origin: Origin) {
         let mut state = self.lock();
         if state.closed {
@@ -169,6 +218,7 @@ impl Shared {
                 future: Some(future),
                 origin,
                 queued: false,
+                woken_by: 0,
                 waker,
             },
         );
@@ -179,7 +229,9 @@ impl Shared {
     pub(crate) fn set_timer(&self, at: Instant, old: Option<TimerKey>, origin: Origin, waker: Waker) -> TimerKey {
         let mut state = self.lock();
         let key = old.unwrap_or_else(|| state.timer_key(at));
-        let replaced = state.timers.insert(key, (origin, waker));
+        let set_by = state.trace.last();
+        let timer = Timer { origin, set_by, waker };
+        let replaced = state.timers.insert(key, timer);
         drop(state);
         drop(replaced);
         key
@@ -195,7 +247,11 @@ impl Shared {
     }
 
     pub(crate) fn timers_of(&self, origin: Origin) -> usize {
-        self.lock().timers.values().filter(|(of, _)| *of == origin).count()
+        self.lock()
+            .timers
+            .values()
+            .filter(|timer| timer.origin == origin)
+            .count()
     }
 
     /// Runs `future` to its end, together with every task, moving the clock as needed.
@@ -262,6 +318,7 @@ impl Shared {
             mem::take(&mut state.network),
             mem::take(&mut state.timers),
             mem::take(&mut state.ready),
+            mem::take(&mut state.server_faults),
         );
         drop(state);
         drop(leftovers);
@@ -285,25 +342,30 @@ impl Shared {
 
     fn next(&self, horizon: Instant) -> Next {
         loop {
+            // Faults come between two polls: nobody else has a turn between a trigger and what it triggers.
+            if self.do_next_deed() {
+                continue;
+            }
             let mut state = self.lock();
             if let Some(id) = state.pick() {
                 state.count_step();
-                state.record(Event::Poll, &[id]);
+                state.record_poll(id);
                 if let Some(report) = state.exhausted(self.seed) {
                     drop(state);
                     panic!("{report}");
                 }
+                state.wake_for_nothing();
                 match state.take(id) {
                     Some(next) => return next,
                     None => continue,
                 }
             }
-            let due = state.next_due(horizon);
-            drop(state);
-            if due.is_empty() {
+            let Some(due) = state.next_due(horizon) else {
                 return Next::Idle;
-            }
-            for waker in due {
+            };
+            drop(state);
+            for Timer { set_by, waker, .. } in due {
+                self.lock().record_timer(set_by);
                 waker.wake();
             }
         }
@@ -342,22 +404,68 @@ impl Shared {
 
 impl State {
     pub(crate) fn record(&mut self, event: Event, words: &[u64]) {
-        self.trace.record(event, self.now.as_nanos(), words);
+        self.record_text(event, words, String::new);
+    }
+
+    /// Records an event with a text for readers; the text is no part of the hash.
+    pub(crate) fn record_text(&mut self, event: Event, words: &[u64], text: impl FnOnce() -> String) {
+        self.trace.record(event, self.now, words, text);
+    }
+
+    fn record_poll(&mut self, id: u64) {
+        let woken_by = match self.tasks.get(&id) {
+            Some(task) => task.woken_by,
+            None => self.main_woken_by,
+        };
+        self.trace.turn(Event::Poll, self.now, &[id], woken_by);
+    }
+
+    fn record_timer(&mut self, set_by: u64) {
+        self.trace.turn(Event::Timer, self.now, &[], set_by);
+    }
+
+    /// A fault begins or ends.
+    pub(crate) fn note_fault(&mut self, id: usize, begins: bool) {
+        let text = {
+            let what = &self.injector.fault(id).what;
+            let verb = if begins { "begins" } else { "ends" };
+            format!("{verb}: {what:?}")
+        };
+        self.record_text(Event::Fault, &[id as u64, u64::from(begins)], || text);
+    }
+
+    /// Somebody's call met a fault of this kind.
+    pub(crate) fn felt(&mut self, name: &str) {
+        self.coverage.hit(&format!("fault.{name}.noticed"));
+    }
+
+    /// Wakes some task that nobody woke, if the faults in force say so.
+    fn wake_for_nothing(&mut self) {
+        if self.spurious == 0 || self.wakes.at(self.steps) % 100 >= u64::from(self.spurious) {
+            return;
+        }
+        let from = self.wakes.at(self.steps ^ u64::MAX) % self.next_task.max(1);
+        let chosen = self.tasks.range(from..).next().or_else(|| self.tasks.iter().next());
+        let id = chosen.map_or(MAIN, |(id, _)| *id);
+        self.felt("time.spurious_wakes");
+        self.make_ready(id);
     }
 
     fn make_ready(&mut self, id: u64) {
-        let queued = if id == MAIN {
+        let by = self.trace.last();
+        let (queued, woken_by) = if id == MAIN {
             match &mut self.main_queued {
-                Some(queued) => queued,
+                Some(queued) => (queued, &mut self.main_woken_by),
                 None => return,
             }
         } else {
             match self.tasks.get_mut(&id) {
-                Some(task) => &mut task.queued,
+                Some(task) => (&mut task.queued, &mut task.woken_by),
                 None => return,
             }
         };
         if !mem::replace(queued, true) {
+            *woken_by = by;
             self.ready.push_back(id);
         }
     }
@@ -385,28 +493,30 @@ impl State {
         }))
     }
 
-    /// Moves the clock to the earliest timer if that is not past `horizon`, and gives the wakers due then.
-    fn next_due(&mut self, horizon: Instant) -> Vec<Waker> {
-        let mut due = Vec::new();
-        let Some(&(at, _)) = self.timers.keys().next() else {
-            return due;
-        };
-        if at > horizon {
-            return due;
-        }
+    /// Moves the clock to what comes first, timers or faults, if that is not past `horizon`, and gives the timers due
+    /// then, in the order in which they are to be woken; `None` if nothing comes.
+    fn next_due(&mut self, horizon: Instant) -> Option<Vec<Timer>> {
+        let timer = self.timers.keys().next().map(|&(at, _)| at);
+        let fault = self.injector.next_at();
+        let at = [timer, fault].into_iter().flatten().min().filter(|&at| at <= horizon)?;
         self.now = self.now.max(at);
+        self.injector.due(self.now);
+        let mut due = Vec::new();
+        if fault == Some(at) {
+            // Its faults first, at this very instant.
+            return Some(due);
+        }
         while let Some(entry) = self.timers.first_entry() {
             if entry.key().0 > at {
                 break;
             }
-            due.push(entry.remove().1);
-            self.record(Event::Timer, &[]);
+            due.push(entry.remove());
         }
         let mut ordered = Vec::with_capacity(due.len());
         while !due.is_empty() {
             ordered.push(due.remove(self.chooser.timer(due.len())));
         }
-        ordered
+        Some(ordered)
     }
 
     fn timer_key(&mut self, at: Instant) -> TimerKey {

@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod coverage;
 mod executor;
 pub mod fault;
 mod history;
@@ -34,6 +35,7 @@ mod trace;
 mod value;
 pub mod wire;
 
+pub use crate::coverage::{Coverage, SQLSTATES};
 pub use crate::history::{Closing, Durability, End, Event, EventKind, History, Leftover, Role, Status, op_of};
 pub use crate::manual::Manual;
 pub use crate::network::{ConnectMode, Listener};
@@ -47,4 +49,5 @@ pub use crate::script::{
 pub use crate::shrink::{SHRINK_TRIES, shrink};
 pub use crate::sim::{Sim, SimTask};
 pub use crate::source::rust_source;
+pub use crate::trace::{TraceEvent, TraceSummary, causes, first_difference};
 pub use crate::value::{Type, Value};

@@ -3,6 +3,9 @@
 //! What a simulated connect hands out and what servers accept. A lane is plain data behind a lock that is never held
 //! while somebody is woken; time comes from the run, faults from [`PipeControl`].
 
+mod conditions;
+mod connection;
+mod framing;
 mod lane;
 
 use std::fmt;
@@ -16,7 +19,10 @@ use std::time::Duration;
 use futures::{AsyncRead, AsyncWrite};
 use serde::{Deserialize, Serialize};
 
-use self::lane::{Found, Lane, Wire};
+pub(crate) use self::conditions::{Conditions, draw};
+pub(crate) use self::connection::{Connection, WeakConnection};
+pub(crate) use self::lane::ArmedCut;
+use self::lane::{Found, Stop, Wire};
 use crate::executor::{Origin, Shared};
 use crate::random::hash_bytes;
 use crate::runtime::Sleep;
@@ -97,7 +103,8 @@ struct Link {
     lane: usize,
 }
 
-pub(crate) fn pair(shared: &Arc<Shared>, options: PipeOptions) -> (PipeEnd, PipeEnd) {
+/// Two connected ends; `hosts` are the connecting one and the accepting one.
+pub(crate) fn pair(shared: &Arc<Shared>, options: PipeOptions, hosts: [Arc<str>; 2]) -> (PipeEnd, PipeEnd) {
     assert!(
         options.capacity > 0 && options.max_read > 0,
         "a pipe that holds or gives no bytes never moves"
@@ -107,13 +114,7 @@ pub(crate) fn pair(shared: &Arc<Shared>, options: PipeOptions) -> (PipeEnd, Pipe
         state.pipes += 1;
         state.pipes
     };
-    let wire = Wire {
-        ordinal,
-        options,
-        lanes: [Lane::default(), Lane::default()],
-        reset: false,
-        masked: false,
-    };
+    let wire = Wire::new(shared.seed, ordinal, hosts, options);
     let wire = Arc::new(Mutex::new(wire));
     let link = |lane| Link {
         shared: Arc::clone(shared),
@@ -140,6 +141,13 @@ impl Direction {
         match self {
             Self::ToServer => 0,
             Self::ToClient => 1,
+        }
+    }
+
+    fn of_lane(lane: usize) -> Self {
+        match lane {
+            0 => Self::ToServer,
+            _ => Self::ToClient,
         }
     }
 }
@@ -173,13 +181,13 @@ impl PipeControl {
 
     /// Breaks the connection at once: both ends get `ConnectionReset`, what was under way is lost.
     pub fn reset(&self) {
-        self.link.change(|wire| {
-            wire.reset = true;
-            for lane in &mut wire.lanes {
-                lane.segments.clear();
-                lane.buffered = 0;
-            }
-        });
+        self.link.change(Wire::break_now);
+    }
+
+    /// The number of this connection: all of a run count from one, in the order in which they were made.
+    #[must_use]
+    pub fn ordinal(&self) -> u64 {
+        self.link.lock().ordinal
     }
 
     /// Delivers exactly the first `bytes` bytes of a direction, counted from the start of the connection, then `how`.
@@ -205,6 +213,10 @@ impl PipeControl {
     #[must_use]
     pub fn accepted(&self, direction: Direction) -> u64 {
         self.link.lock().lanes[direction.lane()].accepted
+    }
+
+    pub(crate) fn connection(&self) -> Connection {
+        Connection::new(Arc::clone(&self.link.wire))
     }
 
     pub(crate) fn mask(&self) {
@@ -234,13 +246,17 @@ impl AsyncRead for PipeReader {
             let now = this.link.shared.now();
             let mut wire = this.link.lock();
             if wire.reset {
+                let felt = wire.broken_by.take();
+                drop(wire);
+                this.link.shared.felt(felt);
                 return Poll::Ready(Err(reset()));
             }
             let found = wire.read(this.link.lane, buffer, now);
-            let (ordinal, masked) = (wire.ordinal, wire.masked);
+            let (ordinal, masked, felt) = (wire.ordinal, wire.masked, mem::take(&mut wire.felt));
             if let Found::Bytes(count) = found {
                 let waker = wire.lanes[this.link.lane].write_waker.take();
                 drop(wire);
+                this.link.shared.felt(felt);
                 if !masked {
                     let words = [ordinal, this.link.lane as u64, hash_bytes(&buffer[..count])];
                     this.link.shared.record(Event::Pipe, &words);
@@ -251,7 +267,12 @@ impl AsyncRead for PipeReader {
             let replaced = wire.lanes[this.link.lane].read_waker.replace(cx.waker().clone());
             drop(wire);
             drop(replaced);
+            this.link.shared.felt(felt);
             match found {
+                Found::Storm => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Found::End(Cut::Reset) => return Poll::Ready(Err(reset())),
                 Found::End(_) => return Poll::Ready(Ok(0)),
                 Found::Later(due) => {
@@ -271,24 +292,30 @@ impl AsyncRead for PipeReader {
 
 impl AsyncWrite for PipeWriter {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let now = self.link.shared.now();
-        let mut wire = self.link.lock();
-        let written = wire.write(self.link.lane, bytes, now);
-        if written.is_pending() {
-            let replaced = wire.lanes[self.link.lane].write_waker.replace(cx.waker().clone());
-            drop(wire);
-            drop(replaced);
-            return Poll::Pending;
+        let mut done = 0;
+        loop {
+            let (step, readers) = self.write_some(&bytes[done..], cx);
+            wake(readers);
+            match step {
+                Ok((count, Stop::Message(kind))) => {
+                    done += count;
+                    self.announce(kind);
+                }
+                Ok((count, stop)) => {
+                    done += count;
+                    if done > 0 || stop == Stop::Done {
+                        return Poll::Ready(Ok(done));
+                    }
+                    if stop == Stop::Storm {
+                        cx.waker().wake_by_ref();
+                    }
+                    return Poll::Pending;
+                }
+                // What was taken is taken; the next call gets the error.
+                Err(_) if done > 0 => return Poll::Ready(Ok(done)),
+                Err(error) => return Poll::Ready(Err(error)),
+            }
         }
-        // A cut ends the other lane too, so both readers may have news.
-        let readers: Vec<Waker> = wire
-            .lanes
-            .iter_mut()
-            .filter_map(|lane| lane.read_waker.take())
-            .collect();
-        drop(wire);
-        wake(readers);
-        written
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -302,16 +329,39 @@ impl AsyncWrite for PipeWriter {
 }
 
 impl PipeWriter {
+    /// One step of a write, and the readers to be woken after it.
+    fn write_some(&self, bytes: &[u8], cx: &Context<'_>) -> (io::Result<(usize, Stop)>, Vec<Waker>) {
+        let now = self.link.shared.now();
+        let mut wire = self.link.lock();
+        let step = wire.write(self.link.lane, bytes, now);
+        let mut wakers = Vec::new();
+        let mut replaced = None;
+        if let Ok((0, Stop::Full)) = step {
+            replaced = wire.lanes[self.link.lane].write_waker.replace(cx.waker().clone());
+        } else {
+            // A cut ends the other lane too, so both readers may have news.
+            wakers.extend(wire.lanes.iter_mut().filter_map(|lane| lane.read_waker.take()));
+        }
+        let felt = mem::take(&mut wire.felt);
+        drop(wire);
+        drop(replaced);
+        self.link.shared.felt(felt);
+        (step, wakers)
+    }
+
+    /// Tells the run that a message begins, before its first byte is taken.
+    fn announce(&self, kind: Option<char>) {
+        let (ordinal, to) = {
+            let wire = self.link.lock();
+            (wire.ordinal, Arc::clone(&wire.hosts[1]))
+        };
+        let direction = Direction::of_lane(self.link.lane);
+        self.link.shared.message_begins(ordinal, &to, direction, kind);
+    }
+
     fn finish(&self) {
         let now = self.link.shared.now();
-        let lane = self.link.lane;
-        self.link.change(|wire| {
-            let due = now + wire.options.latency;
-            let lane = &mut wire.lanes[lane];
-            if !mem::replace(&mut lane.closed, true) && lane.end.is_none() {
-                lane.end = Some((due, Cut::Eof));
-            }
-        });
+        self.link.change(|wire| wire.finish(self.link.lane, now));
     }
 }
 

@@ -19,11 +19,17 @@ use crate::network::{self, Lookup};
 #[derive(Clone)]
 pub struct SimRuntime {
     shared: Arc<Shared>,
+    host: Arc<str>,
 }
 
 impl SimRuntime {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub(crate) fn new(shared: Arc<Shared>, host: Arc<str>) -> Self {
+        Self { shared, host }
+    }
+
+    /// Counts under `name` when the condition holds; see [`sometimes!`](crate::sometimes).
+    pub fn sometimes(&self, name: &str, condition: bool) {
+        self.shared.sometimes(name, condition);
     }
 }
 
@@ -49,7 +55,11 @@ impl Runtime for SimRuntime {
         let host = host.to_owned();
         Box::pin(async move {
             yield_now().await;
-            let lookup = shared.lock().network.resolve(&host);
+            let (lookup, by_fault) = {
+                let state = shared.lock();
+                (state.network.resolve(&host), state.network.answers(&host))
+            };
+            shared.felt(by_fault.then_some("network.resolve"));
             match lookup {
                 Lookup::Addresses(found) => Ok(found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()),
                 Lookup::Hang => pending().await,
@@ -63,17 +73,22 @@ impl Runtime for SimRuntime {
 
     fn connect(&self, to: &Endpoint, _options: &SocketOptions) -> BoxFuture<'static, io::Result<BoxStream>> {
         let shared = Arc::clone(&self.shared);
-        let to = to.clone();
+        let (from, to) = (Arc::clone(&self.host), to.clone());
         Box::pin(async move {
-            let stream = network::connect(&shared, &to).await?;
+            let stream = network::connect(&shared, &from, &to).await?;
             Ok(Box::new(stream) as BoxStream)
         })
+    }
+
+    #[cfg(gdbpool_points)]
+    fn point(&self, name: &'static str) {
+        self.shared.point(name);
     }
 }
 
 impl fmt::Debug for SimRuntime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SimRuntime {{ seed: {} }}", self.shared.seed)
+        write!(f, "SimRuntime {{ seed: {}, host: {:?} }}", self.shared.seed, self.host)
     }
 }
 

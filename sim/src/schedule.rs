@@ -49,6 +49,8 @@ const PCT_PATIENCE: u32 = 1_000;
 /// The source of all choices of one run.
 pub(crate) struct Chooser {
     schedule: Schedule,
+    /// Another schedule that holds for a while, and the one to go back to.
+    before: Option<Schedule>,
     picks: Stream,
     priorities: Stream,
     /// Choices so far; only those between at least two count.
@@ -72,6 +74,7 @@ impl Chooser {
     pub(crate) fn new(seed: u64, schedule: Schedule) -> Self {
         let mut chooser = Self {
             schedule,
+            before: None,
             picks: Stream::new(seed, "schedule", 0),
             priorities: Stream::new(seed, "priority", 0),
             made: 0,
@@ -89,6 +92,7 @@ impl Chooser {
 
     pub(crate) fn set_schedule(&mut self, schedule: Schedule) {
         self.schedule = schedule;
+        self.before = None;
         self.pct = Pct::default();
         if let Schedule::Pct { depth } = schedule {
             let mut falls: Vec<u64> = (1..u64::from(depth))
@@ -96,6 +100,22 @@ impl Chooser {
                 .collect();
             falls.sort_unstable();
             self.pct.falls = falls;
+        }
+    }
+
+    /// Another schedule for a while; `None` goes back.
+    pub(crate) fn interlude(&mut self, schedule: Option<Schedule>) {
+        match schedule {
+            Some(schedule) => {
+                let before = *self.before.get_or_insert(self.schedule);
+                self.set_schedule(schedule);
+                self.before = Some(before);
+            }
+            None => {
+                if let Some(before) = self.before.take() {
+                    self.set_schedule(before);
+                }
+            }
         }
     }
 

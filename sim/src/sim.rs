@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,12 +13,15 @@ use std::time::Duration;
 use futures::channel::oneshot;
 use gdbpool::{Endpoint, Instant};
 
+use crate::coverage::Coverage;
 use crate::executor::{Origin, Shared};
+use crate::fault::{Fault, FaultKind, FaultReport, Micros, ServerFaults, Trigger};
 use crate::manual::Manual;
 use crate::network::{ConnectMode, Listener};
 use crate::pipe::{self, PipeEnd, PipeOptions};
 use crate::runtime::SimRuntime;
 use crate::schedule::{Choices, Schedule};
+use crate::trace::{TraceEvent, TraceSummary};
 
 /// One deterministic run: everything in it follows from the seed and from what the test does.
 ///
@@ -85,10 +89,16 @@ impl Sim {
         self.shared.seed
     }
 
-    /// The runtime to give to the code under test.
+    /// The runtime to give to the code under test; for faults of links its host is `app`.
     #[must_use]
     pub fn runtime(&self) -> SimRuntime {
-        SimRuntime::new(Arc::clone(&self.shared))
+        self.runtime_of("app")
+    }
+
+    /// The runtime of a named host, for programs with links of their own.
+    #[must_use]
+    pub fn runtime_of(&self, host: &str) -> SimRuntime {
+        SimRuntime::new(Arc::clone(&self.shared), host.into())
     }
 
     /// Runs `future` to its end together with all tasks; the clock jumps whenever nothing is ready.
@@ -166,7 +176,77 @@ impl Sim {
     /// How many events [`Sim::trace_hash`] covers.
     #[must_use]
     pub fn trace_events(&self) -> u64 {
-        self.shared.lock().trace.events()
+        self.shared.lock().trace.last()
+    }
+
+    /// The hash with its steps, to find where two runs begin to differ.
+    #[must_use]
+    pub fn trace_summary(&self) -> TraceSummary {
+        self.shared.lock().trace.summary()
+    }
+
+    /// Keeps the last `events` events from now on, for [`Sim::kept_trace`]. Default: none.
+    pub fn keep_trace(&self, events: usize) {
+        self.shared.lock().trace.keep_last(events);
+    }
+
+    /// Keeps the events with these numbers from now on, for [`Sim::kept_trace`].
+    pub fn keep_trace_between(&self, events: Range<u64>) {
+        self.shared.lock().trace.keep_between(events);
+    }
+
+    /// The events kept, in order. The way to the last one is shown by [`causes`](crate::causes).
+    #[must_use]
+    pub fn kept_trace(&self) -> Vec<TraceEvent> {
+        self.shared.lock().trace.kept()
+    }
+
+    /// Plans faults: each begins when its trigger fires.
+    pub fn set_faults(&self, faults: impl IntoIterator<Item = Fault>) {
+        let mut state = self.shared.lock();
+        for fault in faults {
+            state.injector.plan(fault);
+        }
+        // What is due already comes before the first poll.
+        let now = state.now;
+        state.injector.due(now);
+        drop(state);
+        self.shared.conditions_changed();
+    }
+
+    /// Begins a fault now.
+    pub fn inject(&self, what: FaultKind, span: Option<Micros>) {
+        let trigger = Trigger::At(Micros(self.now().as_nanos() / 1_000));
+        let id = self.shared.lock().injector.plan(Fault { trigger, what, span });
+        self.shared.begin_fault(id, None);
+        while self.shared.do_next_deed() {}
+    }
+
+    /// Ends all faults that last, and disarms all that have not begun: the network heals, servers come back.
+    pub fn stop_faults(&self) {
+        self.shared.stop_faults();
+    }
+
+    /// What became of all faults so far, in the order in which they were planned.
+    #[must_use]
+    pub fn fault_reports(&self) -> Vec<FaultReport> {
+        self.shared.lock().injector.reports()
+    }
+
+    /// Adds somebody who applies faults of servers; the first who can apply a fault gets it.
+    pub fn add_server_faults(&self, servers: Arc<dyn ServerFaults>) {
+        self.shared.lock().server_faults.push(servers);
+    }
+
+    /// What the run has seen so far.
+    #[must_use]
+    pub fn coverage(&self) -> Coverage {
+        self.shared.lock().coverage.clone()
+    }
+
+    /// Counts under `name` when the condition holds; see [`sometimes!`](crate::sometimes).
+    pub fn sometimes(&self, name: &str, condition: bool) {
+        self.shared.sometimes(name, condition);
     }
 
     /// From now on a panicking task only ends itself; its text is kept for [`Sim::task_panics`].
@@ -189,7 +269,7 @@ impl Sim {
     /// Two connected ends: the first is the client's, the second the server's.
     #[must_use]
     pub fn pipe_with(&self, options: PipeOptions) -> (PipeEnd, PipeEnd) {
-        pipe::pair(&self.shared, options)
+        pipe::pair(&self.shared, options, ["".into(), "".into()])
     }
 
     /// Accepts connections to a TCP address from now on.
@@ -221,6 +301,11 @@ impl Sim {
     #[must_use]
     pub fn connect_attempts(&self, endpoint: &Endpoint) -> Vec<Instant> {
         self.shared.lock().network.attempts(endpoint)
+    }
+
+    /// Says at which host an address is, for faults of links and hosts. Default: the address itself is the host.
+    pub fn place(&self, address: IpAddr, host: &str) {
+        self.shared.lock().network.place(address, host);
     }
 
     /// Adds one address to what `host` resolves to; repeated calls add further addresses, in order.

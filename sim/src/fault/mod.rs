@@ -4,9 +4,12 @@
 //! (network) and T (time, scheduler) are applied by the run itself, P, S and R (protocol, server, replication) by
 //! whoever plays the servers, through [`ServerFaults`].
 
+mod deeds;
+pub(crate) mod injector;
 mod network;
 mod server;
 
+pub use self::injector::FaultReport;
 pub use self::network::{Answer, ConnectFate, Connections, CutPart, Delay, Jitter, Link, NetworkFault, Ways};
 pub use self::server::{
     CancelFate, FailAt, LostTail, ProtocolFault, Refusal, Rejoin, ReplicationFault, ServerFault, Sessions, Unsolicited,
@@ -176,7 +179,8 @@ pub enum TimeFault {
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Micros(pub u64);
 
-/// Who applies faults of the layers P, S and R: the servers of a run.
+/// Who applies faults of the layers P, S and R: the servers of a run, registered with
+/// [`Sim::add_server_faults`](crate::Sim::add_server_faults).
 ///
 /// Called between two polls, before any other task has its turn; no lock of the run is held. Kinds of the other layers
 /// are never given to it.
