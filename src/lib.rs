@@ -29,19 +29,22 @@
 //! | `listener` | channels, subscribers, and a mark wherever notifications may be missing |
 //! | `route` | which pool serves it |
 //! | `pool` | one node's ledger of sessions: idle, leased, settling, connecting, closing, waiting |
-//! | `session` | one connection: dial, the tap on its bytes, its driver, statement cache, clean-up, cancel request |
+//! | `session` | one connection: dial, encryption, the tap on its bytes, its driver, statement cache, clean-up, cancel request |
 //! | `runtime` | the seam to the executor, and its adapters |
-//! | `error`, `config`, `cancel`, `time`, `sql`, `observe` | values |
+//! | `tls` | TLS by rustls, behind the hook that any other library fits, too |
+//! | `error`, `config`, `cancel`, `time`, `sql`, `observe`, `stream` | values |
 //!
 //! How a pool finds its server (connection strings, environment, TLS) has a page of its own: [`connecting`].
 //!
 //! # Cargo features
 //!
-//! Each only adds; none changes behaviour.
+//! Each only adds; none changes behaviour, but for one: with `tls-rustls` a connection string that prefers TLS, as those
+//! without `sslmode` do, gets it where the server has it.
 //!
 //! | feature | adds |
 //! |---|---|
 //! | `smol` (default), `async-std`, `tokio` | the adapter of that name |
+//! | `tls-rustls` | TLS by rustls, for all of `sslmode`; another library is given with [`PoolConfig::tls`] |
 //! | `json` | `Notification::json`, by serde |
 //! | `metrics` | the pools' numbers through the `metrics` facade, under OpenTelemetry's names (`db.client.connection.*`); install the recorder before a pool is opened |
 //! | `array-impls`, `with-bit-vec-0_9`, `with-chrono-0_4`, `with-cidr-0_3`, `with-eui48-1`, `with-geo-types-0_7`, `with-jiff-0_2`, `with-serde_json-1`, `with-smol_str-01`, `with-time-0_3`, `with-uuid-1`, and the older versions that tokio-postgres has | those crates' types as parameters and columns |
@@ -76,7 +79,10 @@ mod route;
 mod runtime;
 mod session;
 mod sql;
+mod stream;
 mod time;
+#[cfg(feature = "tls-rustls")]
+mod tls;
 
 #[doc = include_str!("config/connecting.md")]
 pub mod connecting {}
@@ -98,7 +104,10 @@ pub use crate::runtime::Smol;
 pub use crate::runtime::Tokio;
 pub use crate::{
     cancel::Cancel,
-    config::{Environment, PasswordRequest, PoolConfig, Setup, SocketOptions},
+    config::{
+        Environment, PasswordRequest, PoolConfig, Setup, SocketOptions, TlsConnection, TlsHandshake, TlsRequest,
+        TlsVerification, TlsVersion,
+    },
     error::{BadInput, CheckoutReport, Error, ErrorKind, Holder, Outcome, Phase, TimeoutCause},
     interaction::{
         AsyncResult, Batch, BatchResult, CopyIn, CopyOut, Count, Cursor, DryRun, FromRow, IntoInteraction, Isolation,
@@ -108,8 +117,9 @@ pub use crate::{
     interaction_pool::{InteractionPool, InteractionPoolBuilder},
     listener::{GapCause, Listen, ListenEvent, Notification, QueueSubscription, Subscription},
     pool::{CloseReason, CloseReport, ConnectionPool, Events, Lease, PoolEvent, PoolStatus, Stats},
-    runtime::{BoxFuture, BoxStream, ByteStream, Endpoint, Runtime},
+    runtime::{Endpoint, Runtime},
     session::Abandoned,
+    stream::{BoxFuture, BoxStream, ByteStream},
     time::Instant,
 };
 

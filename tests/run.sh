@@ -112,10 +112,10 @@ documentation() {
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps
 }
 
-# Adapters only add: the library builds with none and with each alone.
+# Features only add: the library builds with none and with each adapter and TLS alone.
 features() {
     cargo check --package gdbpool --lib --no-default-features || return 1
-    for feature in async-std smol tokio; do
+    for feature in async-std smol tls-rustls tokio; do
         cargo check --package gdbpool --lib --no-default-features --features "$feature" || return 1
     done
 }

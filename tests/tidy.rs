@@ -7,15 +7,17 @@ use std::path::{Path, PathBuf};
 
 /// The rooms of `src/` with their floors: a room may use itself, the rooms on lower floors, and, on floor 0, where the
 /// values are, its neighbours.
-const ROOMS: [(&str, u8); 15] = [
+const ROOMS: [(&str, u8); 17] = [
     ("cancel", 0),
     ("config", 0),
     ("error", 0),
     ("lsn", 0),
     ("observe", 0),
     ("sql", 0),
+    ("stream", 0),
     ("time", 0),
     ("runtime", 1),
+    ("tls", 1),
     ("session", 2),
     ("pool", 3),
     ("topology", 4),

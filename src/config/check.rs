@@ -3,14 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::target::{SessionAttributes, SslMode};
 use super::{DAY, OnConnect, PoolConfig};
 use crate::error::{BadInput, Error};
 
 impl PoolConfig {
     /// Names the first setting that is outside its bounds.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        self.check_target()?;
         let counts = [
             ("size", self.max, 1, 10_000, "1 to 10,000"),
             ("min_size", self.min, 0, self.max, "at most size"),
@@ -56,24 +54,6 @@ impl PoolConfig {
             return Err(Error::bad_input(BadInput::Conflict { reason }));
         }
         Ok(())
-    }
-
-    /// What cannot be dialled yet.
-    fn check_target(&self) -> Result<(), Error> {
-        let target = &self.target;
-        let reason = if target.hosts.len() > 1 {
-            "host has several values; name one node per pool"
-        } else if target.attributes != SessionAttributes::Any {
-            "target_session_attrs is not supported yet; name one node per pool"
-        } else if target.tls.mode >= SslMode::Require {
-            "sslmode wants TLS, and this build has none"
-        } else if target.require_auth.is_some() {
-            "require_auth is not supported yet"
-        } else {
-            return Ok(());
-        };
-        let reason = reason.to_owned();
-        Err(Error::bad_input(BadInput::Dsn { reason }))
     }
 
     fn check_spans(&self) -> Result<(), Error> {

@@ -10,11 +10,14 @@ mod hooks;
 mod resolve;
 mod socket;
 pub(crate) mod target;
+mod tls;
 
 pub use self::environment::Environment;
 pub(crate) use self::hooks::{OnConnect, PasswordSource, SetupSession};
 pub use self::hooks::{PasswordRequest, Setup};
 pub use self::socket::SocketOptions;
+pub use self::target::TlsVersion;
+pub use self::tls::{TlsConnection, TlsHandshake, TlsRequest, TlsVerification};
 
 use std::fmt;
 use std::sync::Arc;
@@ -72,6 +75,7 @@ pub struct PoolConfig {
     pub(crate) on_connect: Vec<OnConnect>,
     pub(crate) password: Option<PasswordSource>,
     pub(crate) shed: Option<(Duration, Duration)>,
+    pub(crate) tls: Option<Arc<dyn TlsHandshake>>,
 }
 
 /// For which interactions a pool stands by default.
@@ -125,7 +129,8 @@ impl PoolConfig {
     fn with_target(name: &str, target: Target) -> Self {
         // One attempt for each host, at least; the default covers short ones.
         let hosts = u32::try_from(target.hosts.len()).unwrap_or(u32::MAX);
-        let connect_timeout = target.connect_timeout.map(|span| span.saturating_mul(hosts).min(DAY));
+        let all_hosts = target.connect_timeout.unwrap_or_default().saturating_mul(hosts);
+        let connect_timeout = all_hosts.clamp(Duration::from_secs(10), DAY);
         Self {
             name: Arc::from(name),
             target,
@@ -135,7 +140,7 @@ impl PoolConfig {
             max_connecting: 4,
             max_waiters: 10_000,
             checkout_timeout: Duration::from_secs(30),
-            connect_timeout: connect_timeout.unwrap_or(Duration::from_secs(10)),
+            connect_timeout,
             max_lifetime: Some(Duration::from_secs(30 * 60)),
             idle_timeout: Some(Duration::from_secs(10 * 60)),
             ping_after: Some(Duration::from_millis(500)),
@@ -157,6 +162,7 @@ impl PoolConfig {
             on_connect: Vec::new(),
             password: None,
             shed: None,
+            tls: None,
         }
     }
 
@@ -237,8 +243,9 @@ impl PoolConfig {
         self
     }
 
-    /// How long the whole of a connect may take: look-up, dial, start-up, authentication. 1 ms to 1 day; default
-    /// what the connection string says, else 10 s.
+    /// How long the whole of a connect may take, over all hosts: look-up, dial, encryption, start-up, authentication. 1 ms to
+    /// 1 day; default 10 s, or the connection string's `connect_timeout`, which is for each address that is tried, times the
+    /// number of hosts, if that is more.
     #[must_use]
     pub fn connect_timeout(mut self, span: Duration) -> Self {
         self.connect_timeout = span;

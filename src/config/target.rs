@@ -156,12 +156,17 @@ pub(crate) enum CertificateMode {
     Require,
 }
 
-/// `ssl_min_protocol_version` and `ssl_max_protocol_version`.
+/// A version of TLS, of `ssl_min_protocol_version` and `ssl_max_protocol_version`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum TlsVersion {
+#[non_exhaustive]
+pub enum TlsVersion {
+    /// 1.0.
     V1,
+    /// 1.1.
     V1_1,
+    /// 1.2.
     V1_2,
+    /// 1.3.
     V1_3,
 }
 

@@ -48,15 +48,12 @@ pub(super) struct Found {
 impl Line {
     /// Dials, within the pool's `connect_timeout`.
     pub(super) async fn dial(beside: Beside) -> Dialled {
-        match within(&beside, beside.connect_timeout, dial(&beside.runtime, &beside.plan)).await {
-            Some(Ok((session, driver))) => Ok(Self::new(session, driver)),
-            Some(Err(error)) => {
+        let deadline = beside.runtime.now() + beside.connect_timeout;
+        match dial(&beside.runtime, &beside.plan, deadline).await {
+            Ok((session, driver)) => Ok(Self::new(session, driver)),
+            Err(error) => {
                 tracing::debug!(pool = &*beside.name, %error, "the listener could not connect");
                 Err(refusal(&beside, error))
-            }
-            None => {
-                tracing::debug!(pool = &*beside.name, "the listener could not connect in time");
-                Err(None)
             }
         }
     }
@@ -172,10 +169,7 @@ async fn within<T>(beside: &Beside, span: Duration, future: impl Future<Output =
 
 /// What refuses the credentials or the database will do so again.
 fn refusal(beside: &Beside, error: DialError) -> Option<Refusal> {
-    let DialError::StartUp { source, .. } = &error else {
-        return None;
-    };
-    let code = source.code()?.code();
+    let code = error.refusal()?.code();
     if !code.starts_with("28") && !code.starts_with("3D") {
         return None;
     }

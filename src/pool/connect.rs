@@ -44,9 +44,8 @@ pub(super) fn open(pool: Arc<Shared>, slot: SlotId) -> impl Future<Output = ()> 
 async fn keep(mut keeper: Keeper, pool: Arc<Shared>, slot: SlotId) {
     let since = pool.runtime.now();
     let deadline = since + pool.config.connect_timeout;
-    let dialled = pool.deadlines.limit(deadline, dial(&pool.runtime, &pool.plan)).await;
-    let fault = match dialled {
-        Ok(Ok((session, driver))) => {
+    let fault = match dial(&pool.runtime, &pool.plan, deadline).await {
+        Ok((session, driver)) => {
             let ending = driver.ending();
             let mut driving = pin!(driver.run());
             match set_up(&pool, session, deadline, driving.as_mut()).await {
@@ -59,8 +58,8 @@ async fn keep(mut keeper: Keeper, pool: Arc<Shared>, slot: SlotId) {
                 Err(fault) => fault,
             }
         }
-        Ok(Err(error)) => ConnectFault::Failed(error),
-        Err(_) => ConnectFault::Overdue(None),
+        Err(error) if error.is_overdue() => ConnectFault::Overdue(error),
+        Err(error) => ConnectFault::Failed(error),
     };
     keeper.stage = Stage::Failed;
     let error = connect_error(&pool, fault);
@@ -84,7 +83,7 @@ async fn set_up(
     let fault = match select(running, driving.as_mut()).await {
         Either::Left((Ok(Ok(())), _)) => return Ok(session),
         Either::Left((Ok(Err(error)), _)) => ConnectFault::Failed(DialError::Template(error)),
-        Either::Left((Err(_), _)) => return Err(ConnectFault::Overdue(Some(DialError::SetUp(None)))),
+        Either::Left((Err(_), _)) => return Err(ConnectFault::Overdue(DialError::SetUp(None))),
         Either::Right(_) => {
             let reason = match session.ended() {
                 Some(Ended::Failed(error)) => Some(Arc::clone(error)),

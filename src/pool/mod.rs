@@ -43,7 +43,7 @@ use crate::config::PoolConfig;
 use crate::error::{BadInput, Error, ErrorKind, Holder, Outcome, Phase};
 use crate::observe::Broadcast;
 use crate::runtime::Runtime;
-use crate::session::{CacheLimits, DialPlan, SessionSettings, Template};
+use crate::session::{CacheLimits, DialPlan, SessionSettings, Template, Tls};
 
 /// One named pool of sessions to one node. Cheap to clone; the last clone closes it.
 ///
@@ -76,7 +76,8 @@ impl ConnectionPool {
     /// [`min_size`](PoolConfig::min_size).
     ///
     /// # Errors
-    /// [`ErrorKind::BadInput`] when a setting is outside its bounds; nothing was started then.
+    /// [`ErrorKind::BadInput`] when a setting is outside its bounds, or names certificates that cannot be used; nothing was
+    /// started then.
     pub fn open(runtime: Arc<dyn Runtime>, config: PoolConfig) -> Result<Self, Error> {
         Self::open_with(runtime, config, Broadcast::new(EVENTS))
     }
@@ -90,7 +91,7 @@ impl ConnectionPool {
         config.check()?;
         let now = runtime.now();
         let ledger = Ledger::new(limits(&config), now);
-        let plan = plan(&config);
+        let plan = plan(&config)?;
         let shared = Arc::new(Shared::new(Arc::clone(&runtime), config, plan, ledger, events));
         runtime.spawn(Box::pin(upkeep::run(Arc::clone(&shared))));
         Ok(Self {
@@ -376,21 +377,22 @@ fn limits(config: &PoolConfig) -> Limits {
     }
 }
 
-fn plan(config: &PoolConfig) -> DialPlan {
+fn plan(config: &PoolConfig) -> Result<DialPlan, Error> {
     let mut target = config.target.clone();
     target.start_up.set(&config.settings);
     let (entries, bytes) = config.statement_cache;
-    DialPlan {
+    Ok(DialPlan {
         pool: Arc::clone(&config.name),
         password: config.password.clone(),
-        target,
+        tls: Tls::of(&target, config.tls.as_ref())?,
+        target: Arc::new(target),
         settings: SessionSettings {
             statement_cache: CacheLimits { entries, bytes },
             cancel_after: config.cancel_after,
             template: Arc::new(Template::new(config.on_connect.clone())),
             cancels: Arc::default(),
         },
-    }
+    })
 }
 
 impl Drop for Handle {

@@ -97,14 +97,9 @@ fn connect_cause(error: &Error) -> TimeoutCause {
 /// What a dial's failure means to whoever waits for its session.
 pub(super) fn connect_error(pool: &Shared, failure: ConnectFault) -> Arc<Error> {
     let error = match failure {
-        ConnectFault::Overdue(stage) => {
-            let error = Error::new(ErrorKind::Timeout, Outcome::NotExecuted, Phase::Connecting)
-                .with_spent(vec![(Phase::Connecting, pool.config.connect_timeout)]);
-            match stage {
-                Some(stage) => error.with_source(stage),
-                None => error,
-            }
-        }
+        ConnectFault::Overdue(stage) => Error::new(ErrorKind::Timeout, Outcome::NotExecuted, Phase::Connecting)
+            .with_spent(vec![(Phase::Connecting, pool.config.connect_timeout)])
+            .with_source(stage),
         ConnectFault::Failed(source) => {
             Error::new(ErrorKind::Connect, Outcome::NotExecuted, Phase::Connecting).with_source(source)
         }
@@ -116,6 +111,6 @@ pub(super) fn connect_error(pool: &Shared, failure: ConnectFault) -> Arc<Error> 
 #[derive(Debug)]
 pub(super) enum ConnectFault {
     Failed(crate::session::DialError),
-    /// The time was over, at this stage if it is one of ours.
-    Overdue(Option<crate::session::DialError>),
+    /// The time was over.
+    Overdue(crate::session::DialError),
 }

@@ -25,7 +25,8 @@ use crate::Instant;
 /// run on it; new ones better start with `Smol`.
 ///
 /// Background tasks run on async-std's global executor; its threads and its reactor start by themselves, so what a pool
-/// hands out can be awaited on any executor. On systems other than Unix, [`Endpoint::Unix`] is refused as unsupported.
+/// hands out can be awaited on any executor. On systems other than Unix, [`Endpoint::Unix`] is refused as unsupported,
+/// [`Endpoint::UnixAbstract`] on those other than Linux.
 pub struct AsyncStd {
     clock: Clock,
     random: Random,
@@ -94,8 +95,15 @@ impl Runtime for AsyncStd {
                 }
                 #[cfg(unix)]
                 Endpoint::Unix(path) => Ok(Box::new(Socket(UnixStream::connect(path).await?)) as BoxStream),
+                #[cfg(target_os = "linux")]
+                Endpoint::UnixAbstract(name) => {
+                    let stream = UnixStream::from(real::connect_abstract(&name)?);
+                    Ok(Box::new(Socket(stream)) as BoxStream)
+                }
                 #[cfg(not(unix))]
                 Endpoint::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+                #[cfg(not(target_os = "linux"))]
+                Endpoint::UnixAbstract(_) => Err(io::ErrorKind::Unsupported.into()),
             }
         })
     }

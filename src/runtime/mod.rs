@@ -24,26 +24,11 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
-
-use futures_io::{AsyncRead, AsyncWrite};
 
 use crate::Instant;
 use crate::config::SocketOptions;
-
-/// A boxed future that can move between threads; what [`Runtime`] methods take and return.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// A connected byte stream, erased: `futures` `AsyncRead + AsyncWrite`.
-pub type BoxStream = Box<dyn ByteStream>;
-
-/// What a [`Runtime`] hands out when it connects: any `futures` byte stream that can move between threads.
-///
-/// Implemented for every type that qualifies; there is nothing to implement by hand.
-pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> ByteStream for S {}
+pub(crate) use crate::stream::{BoxFuture, BoxStream};
 
 /// Where to dial: one address, already resolved.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,6 +38,8 @@ pub enum Endpoint {
     Tcp(SocketAddr),
     /// The path of a Unix domain socket (the socket file itself, not its folder).
     Unix(PathBuf),
+    /// A Unix domain socket in Linux's abstract namespace, which has no file: its name, without the zero byte in front.
+    UnixAbstract(PathBuf),
 }
 
 impl fmt::Display for Endpoint {
@@ -60,6 +47,7 @@ impl fmt::Display for Endpoint {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
             Self::Unix(path) => write!(f, "{}", path.display()),
+            Self::UnixAbstract(name) => write!(f, "@{}", name.display()),
         }
     }
 }

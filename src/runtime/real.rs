@@ -122,6 +122,23 @@ pub(super) fn configure(socket: &SockRef<'_>, options: &SocketOptions) -> io::Re
     Ok(())
 }
 
+/// Connects to a socket in Linux's abstract namespace.
+///
+/// Of the runtimes' own connects not every one knows these names. It never waits: such a connect is done at once, or the
+/// listener's queue is full, which the system says.
+#[cfg(target_os = "linux")]
+pub(super) fn connect_abstract(name: &std::path::Path) -> io::Result<std::os::unix::net::UnixStream> {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+    let mut bytes = vec![0];
+    bytes.extend_from_slice(name.as_os_str().as_bytes());
+    let address = socket2::SockAddr::unix(std::ffi::OsString::from_vec(bytes))?;
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&address)?;
+    Ok(socket.into())
+}
+
 fn whole_seconds(span: Duration) -> Option<Duration> {
     let seconds = span.as_secs().saturating_add(u64::from(span.subsec_nanos() > 0));
     (seconds > 0).then(|| Duration::from_secs(seconds))

@@ -25,7 +25,7 @@ use crate::Instant;
 /// awaited on any executor, a bare `block_on` included. Only background tasks need the executor named here.
 ///
 /// Host names are looked up on smol's pool of blocking threads. On systems other than Unix, [`Endpoint::Unix`] is
-/// refused as unsupported.
+/// refused as unsupported, [`Endpoint::UnixAbstract`] on those other than Linux.
 pub struct Smol {
     /// Not kept alive from here: its tasks hold the pool, and the pool holds this.
     executor: Option<Weak<Executor<'static>>>,
@@ -117,8 +117,15 @@ impl Runtime for Smol {
                 }
                 #[cfg(unix)]
                 Endpoint::Unix(path) => Ok(Box::new(Socket(Async::<UnixStream>::connect(path).await?)) as BoxStream),
+                #[cfg(target_os = "linux")]
+                Endpoint::UnixAbstract(name) => {
+                    let stream = Async::new_nonblocking(real::connect_abstract(&name)?)?;
+                    Ok(Box::new(Socket(stream)) as BoxStream)
+                }
                 #[cfg(not(unix))]
                 Endpoint::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+                #[cfg(not(target_os = "linux"))]
+                Endpoint::UnixAbstract(_) => Err(io::ErrorKind::Unsupported.into()),
             }
         })
     }

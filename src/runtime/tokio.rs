@@ -33,7 +33,8 @@ use crate::Instant;
 /// inside its `block_on`.
 ///
 /// The clock is tokio's: where a test has paused it, [`now`](Runtime::now) shows the paused time to callers on that
-/// runtime. On systems other than Unix, [`Endpoint::Unix`] is refused as unsupported.
+/// runtime. On systems other than Unix, [`Endpoint::Unix`] is refused as unsupported,
+/// [`Endpoint::UnixAbstract`] on those other than Linux.
 pub struct Tokio {
     handle: Handle,
     clock: Clock,
@@ -118,8 +119,15 @@ impl Runtime for Tokio {
                 }
                 #[cfg(unix)]
                 Endpoint::Unix(path) => Ok(Box::new(Stream(UnixStream::connect(path).await?)) as BoxStream),
+                #[cfg(target_os = "linux")]
+                Endpoint::UnixAbstract(name) => {
+                    let stream = UnixStream::from_std(real::connect_abstract(&name)?)?;
+                    Ok(Box::new(Stream(stream)) as BoxStream)
+                }
                 #[cfg(not(unix))]
                 Endpoint::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+                #[cfg(not(target_os = "linux"))]
+                Endpoint::UnixAbstract(_) => Err(io::ErrorKind::Unsupported.into()),
             }
         })
     }

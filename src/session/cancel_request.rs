@@ -5,12 +5,14 @@
 
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use futures_util::{AsyncReadExt, AsyncWriteExt};
 use postgres_protocol::message::frontend;
 
 use super::dial::Address;
+use super::tls::Secured;
 use crate::runtime::Runtime;
 
 /// How a cancel request ended.
@@ -24,9 +26,10 @@ pub(crate) enum CancelRequest {
     InDoubt(io::Error),
 }
 
-/// Sends one cancel request. No deadline of its own: the caller's holds.
+/// Sends one cancel request, to the very address of the session, and encrypted if the session is: the key in it is as good as
+/// a password. No deadline of its own: the caller's holds.
 pub(crate) async fn send(runtime: &dyn Runtime, address: &Address, pid: i32, key: i32) -> CancelRequest {
-    let Ok(mut stream) = runtime.connect(&address.endpoint, &address.options).await else {
+    let Some(Secured { mut stream, .. }) = connect(runtime, address).await else {
         return CancelRequest::NotSent;
     };
     let mut request = BytesMut::new();
@@ -40,8 +43,24 @@ pub(crate) async fn send(runtime: &dyn Runtime, address: &Address, pid: i32, key
     });
     match exchange.as_mut().await {
         Ok(()) => CancelRequest::Delivered,
-        // A reset is an end, too: the server's process for the side connection is gone.
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => CancelRequest::Delivered,
+        // A reset is an end, too: the server's process for the side connection is gone. So is the end of an encrypted stream
+        // without a farewell, which servers do not send here.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof
+            ) =>
+        {
+            CancelRequest::Delivered
+        }
         Err(error) => CancelRequest::InDoubt(error),
+    }
+}
+
+async fn connect(runtime: &dyn Runtime, address: &Address) -> Option<Secured> {
+    let stream = runtime.connect(&address.endpoint, &address.options).await.ok()?;
+    match &address.tls {
+        Some((tls, host)) => tls.secure(stream, Arc::clone(host), false).await.ok(),
+        None => Some(Secured::plain(stream)),
     }
 }

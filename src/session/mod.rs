@@ -1,16 +1,19 @@
 //! One authenticated connection and its server-side state.
 //!
-//! The station between pool and runtime: `dial` makes a session, the `driver` moves its bytes through the `tap`, requests
+//! The station between pool and runtime: `dial` makes a session, encrypted by `tls` and let in as far as `auth_gate` allows, the `driver` moves its bytes through the `tap`, requests
 //! enter through the fence (`request`) and leave by the `wire`, `transaction` queues BEGIN and counts what was seen of it,
 //! `template` runs what each session begins with, and `settle` brings a used session back to its pristine state or says
 //! that it cannot. It never chooses who may use a session; that is the pool's.
 
 mod abandoned;
+mod auth_gate;
+mod bound;
 mod cancel_request;
 mod clean_up;
 mod dial;
 mod driver;
 mod fence;
+mod guarded;
 mod in_flight;
 mod observer;
 mod request;
@@ -18,6 +21,7 @@ mod settle;
 mod statements;
 mod tap;
 mod template;
+mod tls;
 mod transaction;
 mod unshown;
 mod wire;
@@ -37,6 +41,7 @@ pub(crate) use self::request::{Failure, Flight};
 pub(crate) use self::settle::{Need, SettleError, settle};
 pub(crate) use self::statements::{CacheLimits, Prepared};
 pub(crate) use self::template::{Template, TemplateError};
+pub(crate) use self::tls::Tls;
 pub(crate) use self::transaction::{Beginning, TransactionFacts};
 pub(crate) use self::unshown::Unshown;
 pub(crate) use self::wire::{Ended, Ending, Notifications};
@@ -49,16 +54,16 @@ use std::time::Duration;
 use async_channel::Sender;
 use event_listener::Event;
 use futures_channel::oneshot;
-use tokio_postgres::tls::NoTlsStream;
-use tokio_postgres::{Client, Connection};
+use tokio_postgres::Client;
 
+use self::bound::RawConnection;
 use self::cancel_request::CancelRequest;
 use self::dial::Address;
 use self::driver::Job;
 use self::fence::Fence;
 use self::in_flight::InFlight;
 use self::statements::StatementCache;
-use self::tap::{Observed, Tap};
+use self::tap::Observed;
 use self::wire::Wire;
 use crate::runtime::{Endpoint, Runtime};
 use crate::sql;
@@ -147,7 +152,7 @@ pub(crate) enum Verdict {
 impl Session {
     fn new(
         client: Client,
-        connection: Connection<Tap, NoTlsStream>,
+        connection: RawConnection,
         observed: Observed,
         runtime: Arc<dyn Runtime>,
         address: Address,

@@ -10,10 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::task::AtomicWaker;
-use tokio_postgres::tls::NoTlsStream;
-use tokio_postgres::{AsyncMessage, Connection};
+use tokio_postgres::AsyncMessage;
 
-use super::tap::Tap;
+use super::bound::RawConnection;
 
 /// How a session ends: asked to from outside, told from inside. It is the waker of all that its driver waits for.
 #[derive(Debug, Default)]
@@ -46,7 +45,7 @@ pub(super) struct Wire {
 
 struct Line {
     /// Gone once the driver has ended.
-    connection: Option<Connection<Tap, NoTlsStream>>,
+    connection: Option<RawConnection>,
     /// The end, where a caller met it.
     over: Option<Ended>,
     /// A listener's: where notifications go. Other sessions drop them.
@@ -139,7 +138,7 @@ impl Wake for Ending {
 }
 
 impl Wire {
-    pub(super) fn new(connection: Connection<Tap, NoTlsStream>, ending: Arc<Ending>) -> Self {
+    pub(super) fn new(connection: RawConnection, ending: Arc<Ending>) -> Self {
         Self {
             line: Mutex::new(Line {
                 connection: Some(connection),
