@@ -3,6 +3,10 @@
 //! A value-level helper for clean-up and for error messages. It follows PostgreSQL's own lexical rules (manual, chapter
 //! 4.1, `standard_conforming_strings` on); it never parses grammar and never changes text itself, but says where things are.
 
+mod session_state;
+
+pub(crate) use self::session_state::session_state;
+
 /// One token; blanks and comments are skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Token<'a> {

@@ -46,6 +46,7 @@ impl PoolConfig {
                 }));
             }
         }
+        self.check_pooler()?;
         if self.duties.default && self.duties.read && !self.duties.write {
             let reason = format!(
                 "pool \"{}\" is default_pool and default_read but not default_write: the default pool takes writes",

@@ -7,6 +7,7 @@ mod check;
 mod conninfo;
 mod environment;
 mod hooks;
+mod pooler;
 mod resolve;
 mod socket;
 pub(crate) mod target;
@@ -15,6 +16,7 @@ mod tls;
 pub use self::environment::Environment;
 pub(crate) use self::hooks::{OnConnect, PasswordSource, SetupSession};
 pub use self::hooks::{PasswordRequest, Setup};
+pub(crate) use self::pooler::{Pooler, Pooling};
 pub use self::socket::SocketOptions;
 pub use self::target::TlsVersion;
 pub use self::tls::{TlsConnection, TlsHandshake, TlsRequest, TlsVerification};
@@ -76,6 +78,7 @@ pub struct PoolConfig {
     pub(crate) password: Option<PasswordSource>,
     pub(crate) shed: Option<(Duration, Duration)>,
     pub(crate) tls: Option<Arc<dyn TlsHandshake>>,
+    pub(crate) pooler: Pooler,
 }
 
 /// For which interactions a pool stands by default.
@@ -163,6 +166,7 @@ impl PoolConfig {
             password: None,
             shed: None,
             tls: None,
+            pooler: Pooler::default(),
         }
     }
 

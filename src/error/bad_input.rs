@@ -116,6 +116,12 @@ pub enum BadInput {
         /// Its length.
         bytes: usize,
     },
+    /// A statement that changes or uses a session beyond its transaction, on a pool behind a
+    /// [`transaction_pooler`](crate::PoolConfig::transaction_pooler): the session is another client's next.
+    SessionState {
+        /// The statement's words that say so.
+        words: String,
+    },
     /// Several statements in one text that runs as one statement.
     SeveralStatements,
     /// A statement that begins, ends or divides a transaction, where the library runs one: in a function, a pinned
@@ -231,6 +237,11 @@ impl fmt::Display for BadInput {
                 write!(f, "{setting} is {given}, but must be {bounds}")
             }
             Self::Payload { reason, bytes } => write!(f, "a payload of {bytes} bytes cannot be sent: {reason}"),
+            Self::SessionState { words } => write!(
+                f,
+                "{words} would outlive its transaction, in a session that the transaction pooler lends to other clients: use \
+                 what ends with the transaction (SET LOCAL, pg_advisory_xact_lock, ON COMMIT DROP), or a direct address"
+            ),
             Self::SeveralStatements => f.write_str(
                 "several statements in one text: run() takes one, because values and results belong to one statement; \
                  .batch() runs several without values",

@@ -11,7 +11,7 @@ use tokio_postgres::{Client, SimpleColumn, SimpleQueryMessage, SimpleQueryRow};
 
 use super::attempt::{Order, Tries};
 use super::failure::{self, Circumstance};
-use super::statement::on;
+use super::statement::{check_scope, on};
 use crate::error::{BadInput, Error, ErrorKind, Outcome, Phase};
 use crate::pool::{ConnectionPool, Lease};
 use crate::route::Access;
@@ -85,6 +85,7 @@ async fn once(order: &Order<'_, '_>, pool: &ConnectionPool, tries: &mut Tries) -
 async fn send(lease: &Lease, sql: &str, access: Access) -> Result<Vec<BatchResult>, Error> {
     let session = lease.session();
     let commits = sql::commits(sql);
+    check_scope(lease, sql)?;
     session.mark_dirty();
     let whole = async {
         let client = session.client();

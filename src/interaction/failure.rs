@@ -49,6 +49,8 @@ impl Circumstance<'_> {
 pub(super) fn error(failure: Failure, at: Circumstance<'_>) -> Error {
     match failure {
         Failure::Fenced => Error::new(ErrorKind::LeaseEnded, Outcome::NotExecuted, at.phase),
+        // Not read-only then: it may have done anything.
+        Failure::NotBegun(source) => Error::new(ErrorKind::Protocol, Outcome::Unknown, at.phase).with_source(source),
         Failure::NotSent(source) => match at.statement {
             Some(statement) => parameters::not_encoded(source, statement),
             None => Error::new(ErrorKind::Protocol, Outcome::NotExecuted, at.phase).with_source(source),

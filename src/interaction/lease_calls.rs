@@ -14,7 +14,7 @@ use tokio_postgres::{Client, Row, Statement};
 
 use super::failure::{self, Circumstance};
 use super::patience::Patience;
-use super::statement::{check_count, check_text, on, plan_is_stale};
+use super::statement::{check_count, check_scope, check_text, is_outdated, on, plan_is_stale};
 use crate::error::{Error, ErrorKind, Outcome, Phase};
 use crate::pool::Lease;
 use crate::route::Access;
@@ -40,10 +40,10 @@ impl Lease {
 
     async fn try_query(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
         let prepared = self.ready(sql, values.len()).await?;
-        let client = self.session().client();
         self.whole(&prepared, async {
-            let rows = client
-                .query_raw(&prepared.statement, values.iter().copied().map(Unshown))
+            let rows = self
+                .session()
+                .rows(&prepared, values.iter().copied().map(Unshown))
                 .await?;
             rows.try_collect().await
         })
@@ -94,12 +94,8 @@ impl Lease {
 
     async fn try_execute(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64, Error> {
         let prepared = self.ready(sql, values.len()).await?;
-        let client = self.session().client();
-        self.whole(
-            &prepared,
-            client.execute_raw(&prepared.statement, values.iter().copied().map(Unshown)),
-        )
-        .await
+        let counted = self.session().count(&prepared, values.iter().copied().map(Unshown));
+        self.whole(&prepared, counted).await
     }
 
     /// Several statements without parameters, as one message. Results are discarded.
@@ -113,6 +109,7 @@ impl Lease {
     /// As [`query`](Self::query).
     pub async fn batch(&self, sql: &str) -> Result<(), Error> {
         check_text(sql).map_err(|error| on(self, error))?;
+        check_scope(self, sql)?;
         self.session().mark_dirty();
         let request = self.session().client().batch_execute(sql);
         let work = async {
@@ -141,10 +138,7 @@ impl Lease {
 
     async fn try_stream<'a>(&'a self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<LeaseRows<'a>, Error> {
         let prepared = self.ready(sql, values.len()).await?;
-        let start = self
-            .session()
-            .client()
-            .query_raw(&prepared.statement, values.iter().copied().map(Unshown));
+        let start = self.session().rows(&prepared, values.iter().copied().map(Unshown));
         let (rows, flight) = self.begin(&prepared, start).await?;
         Ok(LeaseRows {
             rows: Box::pin(rows),
@@ -182,6 +176,7 @@ impl Lease {
     }
 
     async fn prepared(&self, sql: &str) -> Result<Prepared, Error> {
+        check_scope(self, sql)?;
         let work = async {
             let prepared = self.session().prepare(self.ticket(), sql).await;
             prepared.map_err(|failure| on(self, failure::prepare_error(failure, sql, Access::Write)))
@@ -223,6 +218,9 @@ impl Lease {
 
     /// The server's plan was of no use any more, nothing was done, and no transaction was spoilt by it.
     fn can_prepare_again(&self, sql: &str, error: &Error) -> bool {
+        if is_outdated(self, error) {
+            self.session().forget(sql);
+        }
         if !plan_is_stale(error) {
             return false;
         }

@@ -14,6 +14,7 @@ use crate::error::{BadInput, Error, ErrorKind, Outcome, Phase};
 use crate::pool::Lease;
 use crate::route::Access;
 use crate::session::{Mode, Prepared, Reach};
+use crate::sql;
 
 /// What to keep of a statement's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,7 @@ impl<'a> Ready<'a> {
         parameters: &'a Parameters<'a>,
         access: Access,
     ) -> Result<Self, Error> {
+        check_scope(lease, sql)?;
         let prepared = lease.session().prepare(lease.ticket(), sql).await;
         let prepared = prepared.map_err(|failure| on(lease, failure::prepare_error(failure, sql, access)))?;
         Self::checked(lease, prepared, parameters, access)
@@ -127,11 +129,10 @@ impl<'a> Ready<'a> {
     pub(super) async fn run(&self, lease: &Lease, keep: Keep) -> Result<Answer, Error> {
         let session = lease.session();
         self.mark(lease);
-        let client = session.client();
         let whole = async {
             // In a box of its own: it has room for the preparing of a text, which is never given to it. The future of the
             // whole call stays small, and small boxes are cheap.
-            let rows = Box::pin(client.query_raw(self.statement(), self.parameters.values())).await?;
+            let rows = Box::pin(session.rows(&self.prepared, self.parameters.values())).await?;
             let mut rows = pin!(rows);
             let mut answer = Answer::default();
             while let Some(row) = rows.try_next().await? {
@@ -160,7 +161,7 @@ impl<'a> Ready<'a> {
     ) -> Result<(tokio_postgres::RowStream, crate::session::Flight), Error> {
         let session = lease.session();
         self.mark(lease);
-        let start = session.client().query_raw(self.statement(), self.parameters.values());
+        let start = session.rows(&self.prepared, self.parameters.values());
         let started = session
             .request(lease.ticket(), self.mode(), pin!(start))
             .await
@@ -170,7 +171,13 @@ impl<'a> Ready<'a> {
     }
 
     pub(super) fn failed(&self, lease: &Lease, failure: crate::session::Failure) -> Error {
-        on(lease, failure::error(failure, self.circumstance(Phase::Executing)))
+        let error = on(lease, failure::error(failure, self.circumstance(Phase::Executing)));
+        if let Some(text) = &self.prepared.text
+            && is_outdated(lease, &error)
+        {
+            lease.session().forget(text);
+        }
+        error
     }
 
     /// What the statement may leave behind is on the books before it is sent.
@@ -211,6 +218,12 @@ pub(super) fn plan_is_stale(error: &Error) -> bool {
     error.outcome() != Outcome::Unknown && error.database().is_some_and(stale)
 }
 
+/// Whether a statement's types may have changed since they were asked for, where the server keeps none of it.
+pub(super) fn is_outdated(lease: &Lease, error: &Error) -> bool {
+    let refused = |report: &DbError| report.code().code().starts_with("42");
+    lease.session().is_pooled() && error.database().is_some_and(refused)
+}
+
 /// Whether the session lost its statements, and nothing was done.
 pub(super) fn statement_is_gone(error: &Error) -> bool {
     error.outcome() != Outcome::Unknown && error.sqlstate() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME)
@@ -225,6 +238,16 @@ pub(super) fn check_text(sql: &str) -> Result<(), Error> {
     if sql.as_bytes().contains(&0) {
         let at = sql.find('\0').unwrap_or_default();
         return Err(Error::bad_input(BadInput::NulInText { at }));
+    }
+    Ok(())
+}
+
+/// Names what would outlive its transaction in a session that is another client's next.
+pub(super) fn check_scope(lease: &Lease, sql: &str) -> Result<(), Error> {
+    if lease.session().is_pooled()
+        && let Some(words) = sql::session_state(sql)
+    {
+        return Err(on(lease, Error::bad_input(BadInput::SessionState { words })));
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ use super::hub::Listeners;
 use super::machine::Refusal;
 use super::outlet::{Arrival, Mouth, Ties};
 use crate::cancel::Cancel;
+use crate::config::Pooling;
 use crate::error::{BadInput, Error, ErrorKind, Outcome, Phase, check_channel};
 use crate::pool::ConnectionPool;
 use crate::route::{Access, NamedPools};
@@ -93,7 +94,8 @@ impl<'a> Listen<'a> {
     /// Bad input, before anything is sent: [`BadInput::Channel`], [`BadInput::OutOfBounds`], [`BadInput::UnknownPool`].
     /// [`ErrorKind::Database`] when the server refuses LISTEN, as a standby does (SQLSTATE 25006);
     /// [`ErrorKind::Connect`] when it refuses the credentials or the database; [`ErrorKind::ListenUnsupported`] when LISTEN
-    /// is known to have no effect on this pool's connections; [`ErrorKind::Cancelled`], [`ErrorKind::PoolClosed`].
+    /// is known to have no effect on this pool's connections, or the pool is declared as a
+    /// [`transaction_pooler`](crate::PoolConfig::transaction_pooler), before anything is sent; [`ErrorKind::Cancelled`], [`ErrorKind::PoolClosed`].
     ///
     /// # Cancel safety
     /// Yes: the subscription of a dropped future ends.
@@ -146,6 +148,12 @@ impl<'a> Listen<'a> {
     fn check(&self) -> Result<ConnectionPool, Error> {
         check_channel(&self.channel)?;
         let pool = self.db.choose(Access::Write, self.pool)?;
+        if pool.config().pooler.pooling() != Pooling::Direct {
+            let error = ended(ErrorKind::ListenUnsupported, &pool);
+            return Err(error.with_source(
+                "the pool is declared as a transaction_pooler(): listen on a pool with a direct address",
+            ));
+        }
         match &self.cancel {
             Some(cancel) if cancel.is_cancelled() => Err(ended(ErrorKind::Cancelled, &pool)),
             _ => Ok(pool),

@@ -391,6 +391,7 @@ fn plan(config: &PoolConfig) -> Result<DialPlan, Error> {
             cancel_after: config.cancel_after,
             template: Arc::new(Template::new(config.on_connect.clone())),
             cancels: Arc::default(),
+            pooling: config.pooler.pooling(),
         },
     })
 }

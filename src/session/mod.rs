@@ -1,12 +1,14 @@
 //! One authenticated connection and its server-side state.
 //!
-//! The station between pool and runtime: `dial` makes a session, encrypted by `tls` and let in as far as `auth_gate` allows, the `driver` moves its bytes through the `tap`, requests
-//! enter through the fence (`request`) and leave by the `wire`, `transaction` queues BEGIN and counts what was seen of it,
-//! `template` runs what each session begins with, and `settle` brings a used session back to its pristine state or says
-//! that it cannot. It never chooses who may use a session; that is the pool's.
+//! The station between pool and runtime: `dial` makes a session, encrypted by `tls` and let in as far as `auth_gate`
+//! allows, the `driver` moves its bytes through the `tap`, requests enter through the fence (`request`) and leave by the
+//! `wire`, `transaction` queues BEGIN and counts what was seen of it, `template` runs what each session begins with, and
+//! `settle` brings a used session back to its pristine state or says that it cannot. It never chooses who may use a
+//! session; that is the pool's.
 
 mod abandoned;
 mod auth_gate;
+mod block;
 mod bound;
 mod cancel_request;
 mod clean_up;
@@ -23,6 +25,7 @@ mod tap;
 mod template;
 mod tls;
 mod transaction;
+mod unnamed;
 mod unshown;
 mod wire;
 
@@ -65,6 +68,7 @@ use self::in_flight::InFlight;
 use self::statements::StatementCache;
 use self::tap::Observed;
 use self::wire::Wire;
+use crate::config::Pooling;
 use crate::runtime::{Endpoint, Runtime};
 use crate::sql;
 
@@ -81,6 +85,8 @@ pub(crate) struct SessionSettings {
     pub(crate) template: Arc<Template>,
     /// Cancel requests sent for any session of the pool.
     pub(crate) cancels: Arc<AtomicU64>,
+    /// What is between session and server.
+    pub(crate) pooling: Pooling,
 }
 
 /// The mode a request needs its session in.
@@ -208,8 +214,16 @@ impl Session {
         self.observed.facts().server_version
     }
 
-    /// Whether the server says it is a standby (14 and later).
+    /// Whether each transaction may run on another server connection, which other clients use, too.
+    pub(crate) fn is_pooled(&self) -> bool {
+        self.settings.pooling != Pooling::Direct
+    }
+
+    /// Whether the server says it is a standby (14 and later). What a pooler says of it may be long past.
     pub(crate) fn in_hot_standby(&self) -> Option<bool> {
+        if self.is_pooled() {
+            return None;
+        }
         self.observed.facts().in_hot_standby
     }
 
@@ -283,7 +297,8 @@ impl Session {
         let need = Need {
             cancel: dropped,
             drain: unsure || !brief.is_settled(),
-            clean_up: unsure || marks & mark::DIRTY != 0,
+            // A pooled session is another client's next, and keeps nothing that is ours.
+            clean_up: !self.is_pooled() && (unsure || marks & mark::DIRTY != 0),
         };
         if need == Need::default() {
             Verdict::Clean
@@ -333,8 +348,13 @@ impl Session {
         let job = Box::pin(async move {
             let session = &preparing.session;
             let prepared = session.client.prepare(&text).await.map(|statement| {
+                let unnamed = session.settings.pooling == Pooling::Unnamed;
+                if unnamed {
+                    session.observed.types_are_known(&statement);
+                }
                 let prepared = Prepared {
                     statement,
+                    text: unnamed.then(|| Arc::clone(&text)),
                     reach: clean_up::reach(&text),
                     commits: sql::commits(&text),
                 };

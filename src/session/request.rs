@@ -9,16 +9,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker, ready};
 
-use tokio_postgres::error::SqlState;
+use futures_util::TryStreamExt;
+use tokio_postgres::error::{Severity, SqlState};
+use tokio_postgres::types::BorrowToSql;
 
 use super::fence::Ticket;
-use super::{Ended, Mode, Session};
+use super::{Ended, Mode, Prepared, Session};
 
 /// Why a request failed, as far as the session knows.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The ticket was void: the lease had ended. Nothing was sent.
     Fenced,
+    /// The BEGIN READ ONLY ahead of it was refused: it ran by itself, in whatever mode.
+    NotBegun(tokio_postgres::Error),
     /// A value could not be encoded. Nothing was sent.
     NotSent(tokio_postgres::Error),
     /// The server answered with an error.
@@ -59,8 +63,21 @@ struct Encoding<'a> {
     done: bool,
 }
 
+type Answer<T> = Pin<Box<dyn Future<Output = Result<T, tokio_postgres::Error>> + Send>>;
+
+/// What is around a request that only reads, behind a pooler, where a session has no mode of its own.
+///
+/// Its answers are read, so that the session is at rest when the request's own answer is given.
+struct Block<T> {
+    begin: Option<Answer<()>>,
+    refused: Option<tokio_postgres::Error>,
+    commit: Option<Answer<()>>,
+    /// The request's own, until that to COMMIT is there.
+    answer: Option<Result<T, Failure>>,
+}
+
 /// A request on its way into the session; made by [`Session::request`].
-struct Entering<'a, F> {
+struct Entering<'a, T, F> {
     session: &'a Arc<Session>,
     ticket: Ticket,
     mode: Mode,
@@ -70,10 +87,12 @@ struct Entering<'a, F> {
     entered: bool,
     entry: Entry,
     written_before: u64,
+    /// Boxed, because most requests have none.
+    block: Option<Box<Block<T>>>,
 }
 
 /// A request whose result is its whole answer, which lands with it.
-struct Whole<'a, F>(Entering<'a, F>);
+struct Whole<'a, T, F>(Entering<'a, T, F>);
 
 impl Flight {
     /// The answer was read to its end.
@@ -100,6 +119,40 @@ impl Flight {
 }
 
 impl Session {
+    /// Runs a prepared statement; queued in its first poll. Where the server does not keep it, its text goes along.
+    pub(crate) async fn rows<P, I>(
+        &self,
+        prepared: &Prepared,
+        values: I,
+    ) -> Result<tokio_postgres::RowStream, tokio_postgres::Error>
+    where
+        P: BorrowToSql,
+        I: IntoIterator<Item = P>,
+        I::IntoIter: ExactSizeIterator,
+    {
+        let Some(text) = &prepared.text else {
+            return self.client.query_raw(&prepared.statement, values).await;
+        };
+        let types = prepared.statement.params().iter().cloned();
+        // Boxed, because it is rare: every call would carry the room for it.
+        Box::pin(self.client.query_typed_raw(text, values.into_iter().zip(types))).await
+    }
+
+    /// Like [`rows`](Self::rows), for their number only.
+    pub(crate) async fn count<P, I>(&self, prepared: &Prepared, values: I) -> Result<u64, tokio_postgres::Error>
+    where
+        P: BorrowToSql,
+        I: IntoIterator<Item = P>,
+        I::IntoIter: ExactSizeIterator,
+    {
+        if prepared.text.is_none() {
+            return self.client.execute_raw(&prepared.statement, values).await;
+        }
+        let mut rows = Box::pin(self.rows(prepared, values).await?);
+        while rows.try_next().await?.is_some() {}
+        Ok(rows.rows_affected().unwrap_or_default())
+    }
+
     /// The ticket of a lease that begins.
     pub(crate) fn ticket(&self) -> Ticket {
         self.fence.ticket()
@@ -180,7 +233,12 @@ impl Session {
         }
     }
 
-    fn entering<'a, F>(self: &'a Arc<Self>, ticket: Ticket, mode: Mode, request: Pin<&'a mut F>) -> Entering<'a, F> {
+    fn entering<'a, T, F>(
+        self: &'a Arc<Self>,
+        ticket: Ticket,
+        mode: Mode,
+        request: Pin<&'a mut F>,
+    ) -> Entering<'a, T, F> {
         Entering {
             session: self,
             ticket,
@@ -190,13 +248,19 @@ impl Session {
             entered: false,
             entry: Entry::default(),
             written_before: 0,
+            block: None,
         }
     }
 
     /// Brings the session into `mode` ahead of the next request, in the same flight of bytes.
     ///
     /// The server's own report is believed where there is one (14 and later); without it the setting is sent each time.
+    ///
+    /// Not behind a pooler, where a SET would reach other clients: what only reads is put into a block of its own there.
     pub(super) fn ensure_mode(&self, mode: Mode) {
+        if self.is_pooled() {
+            return;
+        }
         let read_only = mode != Mode::Template;
         let asked = self.asked_read_only.load(Ordering::Acquire);
         let reported = self.observed.brief().read_only();
@@ -221,6 +285,20 @@ impl Session {
         let _ = request.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     }
 
+    /// Queues a text, whose answer may be read or not; `None` when the session has ended.
+    fn text(&self, sql: &str) -> Option<Answer<()>> {
+        let mut request = Box::pin(self.client.simple_query_raw(sql));
+        // Queued by its first poll, or not at all.
+        let Poll::Ready(Ok(answer)) = request.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+            return None;
+        };
+        Some(Box::pin(async move {
+            let mut answer = std::pin::pin!(answer);
+            while answer.try_next().await?.is_some() {}
+            Ok(())
+        }))
+    }
+
     /// A value that panicked while it was encoded has left half a request in tokio-postgres's buffer, where it would go out
     /// ahead of the next one. A text that cannot be sent clears the buffer.
     pub(super) fn forget_half_requests(&self) {
@@ -234,8 +312,13 @@ impl Session {
 
     /// Whether the server confirms that new transactions on this session are read only.
     ///
-    /// Without reports (13) the setting was queued right before the request, which is all that can be known.
+    /// Without reports (13) the setting was queued right before the request, which is all that can be known. Behind a pooler
+    /// every request that only reads was in a block of its own, or failed.
     pub(crate) fn is_read_only(&self) -> bool {
+        self.is_pooled() || self.reports_read_only()
+    }
+
+    fn reports_read_only(&self) -> bool {
         self.observed
             .brief()
             .read_only()
@@ -296,11 +379,14 @@ impl Session {
     }
 }
 
-impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Future for Entering<'_, F> {
+impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Future for Entering<'_, T, F> {
     type Output = Result<(T, Flight), Failure>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let value = ready!(self.poll_answer(cx))?;
+        if let Some(error) = self.block.as_mut().and_then(|block| block.refusal(cx)) {
+            return Poll::Ready(Err(self.not_begun(error)));
+        }
         let flight = Flight {
             session: Arc::clone(self.session),
             ticket: self.ticket,
@@ -310,13 +396,53 @@ impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Future for Enterin
     }
 }
 
-impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Future for Whole<'_, F> {
+impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Future for Whole<'_, T, F> {
     type Output = Result<T, Failure>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = ready!(self.0.poll_answer(cx))?;
-        self.0.session.in_flight.land(self.0.ticket);
+        let entering = &mut self.0;
+        if entering.block.is_some() {
+            return entering.poll_block(cx);
+        }
+        let polled = entering.poll_answer(cx);
+        // Only now is it known to be in one.
+        if entering.block.is_some() {
+            return match polled {
+                Poll::Ready(answer) => entering.keep(cx, answer),
+                Poll::Pending => Poll::Pending,
+            };
+        }
+        let answer = ready!(polled)?;
+        entering.session.in_flight.land(entering.ticket);
         Poll::Ready(Ok(answer))
+    }
+}
+
+impl<T> Block<T> {
+    /// Why the server would not begin it. Its answer comes before the request's.
+    fn refusal(&mut self, cx: &mut Context<'_>) -> Option<tokio_postgres::Error> {
+        if let Some(begin) = &mut self.begin
+            && let Poll::Ready(begun) = begin.as_mut().poll(cx)
+        {
+            self.begin = None;
+            // What ends the session ends the request with it.
+            let goes_on = |error: &tokio_postgres::Error| {
+                let severity = error.as_db_error().and_then(|report| report.parsed_severity());
+                severity.is_some_and(|severity| !matches!(severity, Severity::Fatal | Severity::Panic))
+            };
+            self.refused = begun.err().filter(goes_on);
+        }
+        self.refused.take()
+    }
+
+    /// Whether COMMIT was answered, in whatever way: nothing can have changed.
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some(commit) = &mut self.commit
+            && commit.as_mut().poll(cx).is_ready()
+        {
+            self.commit = None;
+        }
+        self.commit.is_none()
     }
 }
 
@@ -328,7 +454,42 @@ impl Drop for Encoding<'_> {
     }
 }
 
-impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Entering<'_, F> {
+impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Entering<'_, T, F> {
+    /// The request's answer, once that to the COMMIT behind it is there, too.
+    fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Failure>> {
+        let kept = self.block.as_mut().and_then(|block| block.answer.take());
+        let answer = match kept {
+            Some(answer) => answer,
+            None => ready!(self.poll_answer(cx)),
+        };
+        self.keep(cx, answer)
+    }
+
+    fn keep(&mut self, cx: &mut Context<'_>, answer: Result<T, Failure>) -> Poll<Result<T, Failure>> {
+        let Some(block) = &mut self.block else {
+            return Poll::Ready(answer);
+        };
+        if let Some(error) = block.refusal(cx) {
+            let failure = self.not_begun(error);
+            self.session.in_flight.land(self.ticket);
+            return Poll::Ready(Err(failure));
+        }
+        if !block.is_over(cx) {
+            block.answer = Some(answer);
+            return Poll::Pending;
+        }
+        if answer.is_ok() {
+            self.session.in_flight.land(self.ticket);
+        }
+        Poll::Ready(answer)
+    }
+
+    /// What follows a BEGIN that was refused ran by itself.
+    fn not_begun(&self, error: tokio_postgres::Error) -> Failure {
+        self.session.mark_broken();
+        Failure::NotBegun(error)
+    }
+
     /// The answer. A failed request has landed; one that gave a result is still in flight.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Failure>> {
         let polled = if self.entered {
@@ -365,10 +526,9 @@ impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Entering<'_, F> {
         let hold = self.session.wire.hold();
         self.written_before = self.session.observed.written();
         self.session.ensure_mode(self.mode);
-        let block = self.mode == Mode::ReadOnlyBlock;
-        if block {
-            self.session.queue(self.session.client.batch_execute("BEGIN READ ONLY"));
-        }
+        let pooled = self.session.is_pooled();
+        let block = self.mode == Mode::ReadOnlyBlock || (pooled && self.mode == Mode::ReadOnly);
+        let begin = block.then(|| self.session.text("BEGIN READ ONLY"));
         self.entry = self.session.book();
         let mut encoding = Encoding {
             session: self.session,
@@ -378,7 +538,15 @@ impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Entering<'_, F> {
         encoding.done = true;
         if block {
             // Nothing hangs on its answer: nothing can have changed.
-            self.session.queue(self.session.client.batch_execute("COMMIT"));
+            let commit = self.session.text("COMMIT");
+            if pooled {
+                self.block = Some(Box::new(Block {
+                    begin: begin.flatten(),
+                    refused: None,
+                    commit,
+                    answer: None,
+                }));
+            }
         }
         // Stays false when the request ended here: nothing can have come back yet.
         self.entered = polled.is_pending();
@@ -399,6 +567,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Fenced => "the handle outlived its lease",
+            Self::NotBegun(_) => "its transaction was not begun",
             Self::NotSent(_) => "a value could not be encoded",
             Self::Database(_) => "the server answered with an error",
             Self::Lost { .. } => "the session ended",

@@ -65,15 +65,18 @@ enum Step {
 #[derive(Debug)]
 struct Settling {
     need: Need,
+    /// Nothing is cleaned up: the session is another client's next, behind a pooler, and nothing of ours stays in it.
+    pooled: bool,
     rolled_back: bool,
     /// How often answers that nobody was known to wait for may still be drained.
     strays: u8,
 }
 
 impl Settling {
-    fn new(need: Need) -> Self {
+    fn new(need: Need, pooled: bool) -> Self {
         Self {
             need,
+            pooled,
             rolled_back: false,
             strays: 3,
         }
@@ -113,7 +116,7 @@ impl Settling {
             Status::InTransaction | Status::Failed if !self.rolled_back => {
                 self.rolled_back = true;
                 // A transaction that was left open can have done anything.
-                self.need.clean_up = true;
+                self.need.clean_up = !self.pooled;
                 Step::RollBack
             }
             Status::InTransaction | Status::Failed | Status::Unknown => Step::GiveUp(SettleError::Unsettled),
@@ -133,7 +136,7 @@ pub(crate) async fn settle(
     dropped: Option<Dropped>,
     mut found: impl FnMut(Abandoned) + Send,
 ) -> Result<(), SettleError> {
-    let mut plan = Settling::new(need);
+    let mut plan = Settling::new(need, session.is_pooled());
     loop {
         let facts = session.observed.facts();
         match plan.next(&facts, session.is_preparing()) {
@@ -297,11 +300,14 @@ mod tests {
 
     #[test]
     fn a_dropped_statement_is_cancelled_drained_and_cleaned_up() {
-        let mut plan = Settling::new(Need {
-            cancel: true,
-            drain: true,
-            clean_up: true,
-        });
+        let mut plan = Settling::new(
+            Need {
+                cancel: true,
+                drain: true,
+                clean_up: true,
+            },
+            false,
+        );
         let running = Facts {
             outstanding: 1,
             ..facts(Status::Idle)
@@ -314,11 +320,14 @@ mod tests {
     #[test]
     fn an_open_transaction_is_rolled_back_and_always_cleaned_up() {
         for status in [Status::InTransaction, Status::Failed] {
-            let mut plan = Settling::new(Need {
-                cancel: false,
-                drain: true,
-                clean_up: false,
-            });
+            let mut plan = Settling::new(
+                Need {
+                    cancel: false,
+                    drain: true,
+                    clean_up: false,
+                },
+                false,
+            );
             assert_eq!(plan.next(&facts(status), false), Step::Drain { cancel: false });
             assert_eq!(plan.next(&facts(status), false), Step::RollBack);
             assert_eq!(plan.next(&facts(Status::Idle), false), Step::CleanUp);
@@ -327,12 +336,30 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_being_prepared_is_waited_for_and_drained() {
-        let mut plan = Settling::new(Need {
-            cancel: true,
+    fn behind_a_pooler_an_open_transaction_is_rolled_back_and_nothing_else() {
+        let drain = Need {
             drain: true,
-            clean_up: false,
-        });
+            ..Need::default()
+        };
+        let mut plan = Settling::new(drain, true);
+        assert_eq!(
+            plan.next(&facts(Status::InTransaction), false),
+            Step::Drain { cancel: false }
+        );
+        assert_eq!(plan.next(&facts(Status::InTransaction), false), Step::RollBack);
+        assert_eq!(plan.next(&facts(Status::Idle), false), Step::Done);
+    }
+
+    #[test]
+    fn a_statement_being_prepared_is_waited_for_and_drained() {
+        let mut plan = Settling::new(
+            Need {
+                cancel: true,
+                drain: true,
+                clean_up: false,
+            },
+            false,
+        );
         assert_eq!(plan.next(&facts(Status::Idle), true), Step::Drain { cancel: true });
         assert_eq!(plan.next(&facts(Status::Idle), true), Step::AwaitPrepares);
         assert_eq!(plan.next(&facts(Status::Idle), false), Step::Drain { cancel: false });
@@ -341,10 +368,13 @@ mod tests {
 
     #[test]
     fn what_does_not_come_to_rest_is_given_up() {
-        let mut plan = Settling::new(Need {
-            drain: true,
-            ..Need::default()
-        });
+        let mut plan = Settling::new(
+            Need {
+                drain: true,
+                ..Need::default()
+            },
+            false,
+        );
         let left = Facts {
             outstanding: 1,
             ..facts(Status::Idle)
@@ -353,10 +383,13 @@ mod tests {
             assert_eq!(plan.next(&left, false), Step::Drain { cancel: false });
         }
         assert_eq!(plan.next(&left, false), Step::GiveUp(SettleError::Unsettled));
-        let mut stuck = Settling::new(Need {
-            clean_up: true,
-            ..Need::default()
-        });
+        let mut stuck = Settling::new(
+            Need {
+                clean_up: true,
+                ..Need::default()
+            },
+            false,
+        );
         assert_eq!(stuck.next(&facts(Status::Failed), false), Step::RollBack);
         assert_eq!(
             stuck.next(&facts(Status::Failed), false),

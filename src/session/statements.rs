@@ -16,6 +16,8 @@ use crate::sql::Commits;
 #[derive(Clone)]
 pub(crate) struct Prepared {
     pub(crate) statement: Statement,
+    /// Its text, where the server does not keep the statement: it is sent along each time.
+    pub(crate) text: Option<Arc<str>>,
     /// What its text can leave behind in a session.
     pub(crate) reach: Reach,
     /// Whether its text can commit by itself.

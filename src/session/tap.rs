@@ -1,8 +1,10 @@
 //! The tap: a stream wrapper through which all of a session's bytes pass on their way to and from tokio-postgres.
 //!
 //! Between driver and runtime stream. It shows the bytes to the [`Observer`] and publishes its facts before
-//! tokio-postgres acts on them. It holds no policy and changes no byte.
+//! tokio-postgres acts on them. It holds no policy and changes no byte, but for sessions behind a transaction pooler, where
+//! [`Unnamed`] takes the names of statements out on our side of the observer.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
@@ -10,10 +12,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use bytes::{Buf, BytesMut};
 use futures_io::{AsyncRead as _, AsyncWrite as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::Statement;
+use tokio_postgres::types::Type;
 
 use super::observer::{Facts, Observer, Status, Tag};
+use super::unnamed::Unnamed;
+use crate::config::Pooling;
 use crate::runtime::BoxStream;
 
 /// Bytes read at once.
@@ -31,6 +38,9 @@ struct Shared {
     brief: AtomicU64,
     /// Bytes written by our side, for the same reason.
     written: AtomicU64,
+    /// Types, beside those that are in every server, that tokio-postgres has asked for on this session. Only kept for
+    /// [`Unnamed`].
+    types: Mutex<BTreeSet<u32>>,
 }
 
 /// The facts the fast path needs, packed into one word.
@@ -46,6 +56,18 @@ pub(crate) struct Tap {
     reads: u32,
     /// Our end is closed.
     is_shut: bool,
+    /// Boxed, because most sessions have none.
+    renaming: Option<Box<Renaming>>,
+}
+
+/// What stands between tokio-postgres and the bytes on the wire, where statements have no names there.
+#[derive(Debug, Default)]
+struct Renaming {
+    unnamed: Unnamed,
+    /// On their way out.
+    outbound: BytesMut,
+    /// On their way in.
+    inbound: BytesMut,
 }
 
 /// So many reads in a row, then everybody else has a turn: tokio-postgres reads on for as long as there are bytes, and a
@@ -117,6 +139,19 @@ impl Observed {
         self.shared.written.load(Ordering::Acquire)
     }
 
+    /// tokio-postgres has asked for all types that this statement has.
+    pub(super) fn types_are_known(&self, statement: &Statement) {
+        let columns = statement.columns().iter().map(|column| column.type_().oid());
+        let own = columns.filter(|oid| Type::from_oid(*oid).is_none());
+        let mut types = self.shared.types.lock().unwrap_or_else(PoisonError::into_inner);
+        types.extend(own);
+    }
+
+    fn is_known(&self, oid: u32) -> bool {
+        let types = self.shared.types.lock().unwrap_or_else(PoisonError::into_inner);
+        types.contains(&oid)
+    }
+
     fn show(&self, show: impl FnOnce(&mut Observer)) {
         let mut observer = self.lock();
         show(&mut observer);
@@ -127,11 +162,12 @@ impl Observed {
 }
 
 impl Tap {
-    pub(crate) fn new(stream: BoxStream) -> (Self, Observed) {
+    pub(crate) fn new(stream: BoxStream, pooling: Pooling) -> (Self, Observed) {
         let shared = Shared {
             observer: Mutex::default(),
             brief: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            types: Mutex::default(),
         };
         let observed = Observed {
             shared: Arc::new(shared),
@@ -143,29 +179,84 @@ impl Tap {
                 buffer: Box::new([0; READ]),
                 reads: 0,
                 is_shut: false,
+                renaming: (pooling == Pooling::Unnamed).then(Box::default),
             },
             observed,
         )
     }
 }
 
-impl AsyncRead for Tap {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if this.reads >= READS_PER_TURN {
-            this.reads = 0;
+impl Tap {
+    /// One read of the wire, shown to the observer: what was read, in the buffer.
+    fn poll_wire(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
+        if self.reads >= READS_PER_TURN {
+            self.reads = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let room = buf.remaining().min(READ);
-        let Poll::Ready(read) = Pin::new(&mut this.stream).poll_read(cx, &mut this.buffer[..room]) else {
-            this.reads = 0;
+        let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, &mut self.buffer[..room]) else {
+            self.reads = 0;
             return Poll::Pending;
         };
-        let bytes = &this.buffer[..read?];
-        this.reads += 1;
-        this.observed.show(|observer| observer.inbound(bytes));
-        buf.put_slice(bytes);
+        let read = read?;
+        self.reads += 1;
+        self.observed.show(|observer| observer.inbound(&self.buffer[..read]));
+        Poll::Ready(Ok(read))
+    }
+
+    fn poll_renamed(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if let Some(renaming) = &mut self.renaming
+                && renaming.inbound.has_remaining()
+            {
+                let taken = renaming.inbound.len().min(buf.remaining());
+                buf.put_slice(&renaming.inbound[..taken]);
+                renaming.inbound.advance(taken);
+                return Poll::Ready(Ok(()));
+            }
+            let read = ready!(self.poll_wire(cx, READ))?;
+            let Some(renaming) = &mut self.renaming else {
+                return Poll::Ready(Ok(()));
+            };
+            if read == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            let observed = &self.observed;
+            let passed = renaming.unnamed.inbound(
+                &self.buffer[..read],
+                |oid| observed.is_known(oid),
+                &mut renaming.inbound,
+            );
+            passed.map_err(|strange| io::Error::new(io::ErrorKind::InvalidData, strange))?;
+        }
+    }
+
+    /// Writes what waits to go out.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(renaming) = &mut self.renaming else {
+            return Poll::Ready(Ok(()));
+        };
+        while renaming.outbound.has_remaining() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &renaming.outbound))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.observed
+                .show(|observer| observer.outbound(&renaming.outbound[..written]));
+            renaming.outbound.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Tap {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.renaming.is_some() {
+            return this.poll_renamed(cx, buf);
+        }
+        let read = ready!(this.poll_wire(cx, buf.remaining().min(READ)))?;
+        buf.put_slice(&this.buffer[..read]);
         Poll::Ready(Ok(()))
     }
 }
@@ -173,12 +264,23 @@ impl AsyncRead for Tap {
 impl AsyncWrite for Tap {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        // One piece waits at most; what is taken beside it grows by its statements' texts.
+        ready!(this.poll_rest(cx))?;
+        if let Some(renaming) = &mut this.renaming {
+            renaming.unnamed.outbound(bytes, &mut renaming.outbound);
+            // What does not leave now leaves with the next piece or the flush.
+            if let Poll::Ready(rest) = this.poll_rest(cx) {
+                rest?;
+            }
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let written = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
         this.observed.show(|observer| observer.outbound(&bytes[..written]));
         Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_rest(cx))?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

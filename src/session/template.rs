@@ -215,11 +215,14 @@ fn error(failure: Failure, phase: Phase) -> Error {
         Failure::Database(_) => (ErrorKind::Database, Outcome::RolledBack),
         Failure::Lost { .. } => (ErrorKind::Lost, Outcome::Unknown),
         Failure::NotSent(_) => (ErrorKind::Protocol, Outcome::NotExecuted),
-        Failure::Protocol(_) => (ErrorKind::Protocol, Outcome::Unknown),
+        Failure::NotBegun(_) | Failure::Protocol(_) => (ErrorKind::Protocol, Outcome::Unknown),
     };
     let error = Error::new(kind, outcome, phase);
     match failure {
-        Failure::Database(source) | Failure::NotSent(source) | Failure::Protocol(source) => error.with_source(source),
+        Failure::Database(source)
+        | Failure::NotBegun(source)
+        | Failure::NotSent(source)
+        | Failure::Protocol(source) => error.with_source(source),
         Failure::Lost {
             reason: Some(source), ..
         } => error.with_source(source),

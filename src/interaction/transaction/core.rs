@@ -453,7 +453,7 @@ impl Core {
                 untouched: *untouched,
                 alone: *alone,
             },
-            Err(Failure::Database(_) | Failure::Protocol(_)) => Reply::Lost {
+            Err(Failure::Database(_) | Failure::NotBegun(_) | Failure::Protocol(_)) => Reply::Lost {
                 untouched: false,
                 alone: false,
             },

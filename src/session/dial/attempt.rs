@@ -137,7 +137,7 @@ impl Attempt<'_> {
         let target = &self.plan.target;
         let password = self.visit.password.as_ref().map(|password| password.reveal());
         let config = client_config(target, password, is_encrypted);
-        let (tap, observed) = Tap::new(guard(stream, target.require_auth));
+        let (tap, observed) = Tap::new(guard(stream, target.require_auth), self.plan.settings.pooling);
         let (client, connection) = config
             .connect_raw(tap, Bind { server_end_point })
             .await
