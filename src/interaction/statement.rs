@@ -130,9 +130,7 @@ impl<'a> Ready<'a> {
         let session = lease.session();
         self.mark(lease);
         let whole = async {
-            // In a box of its own: it has room for the preparing of a text, which is never given to it. The future of the
-            // whole call stays small, and small boxes are cheap.
-            let rows = Box::pin(session.rows(&self.prepared, self.parameters.values())).await?;
+            let rows = session.rows(&self.prepared, self.parameters.values()).await?;
             let mut rows = pin!(rows);
             let mut answer = Answer::default();
             while let Some(row) = rows.try_next().await? {

@@ -10,11 +10,13 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker, ready};
 
 use futures_util::TryStreamExt;
+use tokio_postgres::RowStream;
 use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::types::BorrowToSql;
 
 use super::fence::Ticket;
 use super::{Ended, Mode, Prepared, Session};
+use crate::runtime::BoxFuture;
 
 /// Why a request failed, as far as the session knows.
 #[derive(Debug)]
@@ -63,7 +65,8 @@ struct Encoding<'a> {
     done: bool,
 }
 
-type Answer<T> = Pin<Box<dyn Future<Output = Result<T, tokio_postgres::Error>> + Send>>;
+type Response<T> = Result<T, tokio_postgres::Error>;
+type Answer<T> = BoxFuture<'static, Response<T>>;
 
 /// What is around a request that only reads, behind a pooler, where a session has no mode of its own.
 ///
@@ -120,37 +123,40 @@ impl Flight {
 
 impl Session {
     /// Runs a prepared statement; queued in its first poll. Where the server does not keep it, its text goes along.
-    pub(crate) async fn rows<P, I>(
-        &self,
-        prepared: &Prepared,
-        values: I,
-    ) -> Result<tokio_postgres::RowStream, tokio_postgres::Error>
+    ///
+    /// In a box of its own: it has room for the preparing of a text, which tokio-postgres is never given. The future of the
+    /// whole call stays small, and small boxes are cheap.
+    pub(crate) fn rows<'a, P, I>(&'a self, prepared: &'a Prepared, values: I) -> BoxFuture<'a, Response<RowStream>>
     where
-        P: BorrowToSql,
-        I: IntoIterator<Item = P>,
-        I::IntoIter: ExactSizeIterator,
+        P: BorrowToSql + Send + 'a,
+        I: IntoIterator<Item = P> + Send + 'a,
+        I::IntoIter: ExactSizeIterator + Send,
     {
-        let Some(text) = &prepared.text else {
-            return self.client.query_raw(&prepared.statement, values).await;
-        };
-        let types = prepared.statement.params().iter().cloned();
-        // Boxed, because it is rare: every call would carry the room for it.
-        Box::pin(self.client.query_typed_raw(text, values.into_iter().zip(types))).await
+        match &prepared.text {
+            None => Box::pin(self.client.query_raw(&prepared.statement, values)),
+            Some(text) => {
+                let types = prepared.statement.params().iter().cloned();
+                Box::pin(self.client.query_typed_raw(text, values.into_iter().zip(types)))
+            }
+        }
     }
 
     /// Like [`rows`](Self::rows), for their number only.
-    pub(crate) async fn count<P, I>(&self, prepared: &Prepared, values: I) -> Result<u64, tokio_postgres::Error>
+    pub(crate) fn count<'a, P, I>(&'a self, prepared: &'a Prepared, values: I) -> BoxFuture<'a, Response<u64>>
     where
-        P: BorrowToSql,
-        I: IntoIterator<Item = P>,
-        I::IntoIter: ExactSizeIterator,
+        P: BorrowToSql + Send + 'a,
+        I: IntoIterator<Item = P> + Send + 'a,
+        I::IntoIter: ExactSizeIterator + Send,
     {
         if prepared.text.is_none() {
-            return self.client.execute_raw(&prepared.statement, values).await;
+            return Box::pin(self.client.execute_raw(&prepared.statement, values));
         }
-        let mut rows = Box::pin(self.rows(prepared, values).await?);
-        while rows.try_next().await?.is_some() {}
-        Ok(rows.rows_affected().unwrap_or_default())
+        let rows = self.rows(prepared, values);
+        Box::pin(async move {
+            let mut rows = Box::pin(rows.await?);
+            while rows.try_next().await?.is_some() {}
+            Ok(rows.rows_affected().unwrap_or_default())
+        })
     }
 
     /// The ticket of a lease that begins.

@@ -9,6 +9,8 @@
 
 #[path = "backup.rs"]
 mod backup;
+#[path = "pgbouncer.rs"]
+mod pgbouncer;
 #[path = "ports.rs"]
 mod ports;
 #[path = "server.rs"]
@@ -16,6 +18,7 @@ mod server;
 #[path = "watchdog.rs"]
 mod watchdog;
 
+pub(crate) use self::pgbouncer::PgBouncer;
 pub(crate) use self::ports::free_port;
 pub(crate) use self::server::{Server, try_psql_at};
 

@@ -12,6 +12,8 @@ mod cluster;
 mod proxy;
 mod shared;
 
-pub(crate) use self::cluster::{Auth, Cluster, ClusterOptions, Mode, Server, eventually, free_port, try_psql_at};
+pub(crate) use self::cluster::{
+    Auth, Cluster, ClusterOptions, Mode, PgBouncer, Server, eventually, free_port, try_psql_at,
+};
 pub(crate) use self::proxy::Proxy;
 pub(crate) use self::shared::{Pair, fresh_database, shared_cluster};
