@@ -129,13 +129,9 @@ impl PoolConfig {
                 START_UP,
             );
         }
-        if self
-            .dsn
-            .config
-            .get_options()
-            .is_some_and(|options| !options.trim().is_empty())
-        {
-            return refused("the connection string has options, with transaction_pooler", START_UP);
+        let options = self.target.start_up.options.as_deref();
+        if options.is_some_and(|options| !options.trim().is_empty()) {
+            return refused("options are given for the start-up, with transaction_pooler", START_UP);
         }
         Ok(())
     }

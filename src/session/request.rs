@@ -11,9 +11,10 @@ use std::task::{Context, Poll, Waker, ready};
 
 use futures_util::TryStreamExt;
 use tokio_postgres::RowStream;
-use tokio_postgres::error::{Severity, SqlState};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::BorrowToSql;
 
+use super::block::{self, Block};
 use super::fence::Ticket;
 use super::{Ended, Mode, Prepared, Session};
 use crate::runtime::BoxFuture;
@@ -66,18 +67,6 @@ struct Encoding<'a> {
 }
 
 type Response<T> = Result<T, tokio_postgres::Error>;
-type Answer<T> = BoxFuture<'static, Response<T>>;
-
-/// What is around a request that only reads, behind a pooler, where a session has no mode of its own.
-///
-/// Its answers are read, so that the session is at rest when the request's own answer is given.
-struct Block<T> {
-    begin: Option<Answer<()>>,
-    refused: Option<tokio_postgres::Error>,
-    commit: Option<Answer<()>>,
-    /// The request's own, until that to COMMIT is there.
-    answer: Option<Result<T, Failure>>,
-}
 
 /// A request on its way into the session; made by [`Session::request`].
 struct Entering<'a, T, F> {
@@ -291,20 +280,6 @@ impl Session {
         let _ = request.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     }
 
-    /// Queues a text, whose answer may be read or not; `None` when the session has ended.
-    fn text(&self, sql: &str) -> Option<Answer<()>> {
-        let mut request = Box::pin(self.client.simple_query_raw(sql));
-        // Queued by its first poll, or not at all.
-        let Poll::Ready(Ok(answer)) = request.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
-            return None;
-        };
-        Some(Box::pin(async move {
-            let mut answer = std::pin::pin!(answer);
-            while answer.try_next().await?.is_some() {}
-            Ok(())
-        }))
-    }
-
     /// A value that panicked while it was encoded has left half a request in tokio-postgres's buffer, where it would go out
     /// ahead of the next one. A text that cannot be sent clears the buffer.
     pub(super) fn forget_half_requests(&self) {
@@ -424,34 +399,6 @@ impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Future for Whole<'
     }
 }
 
-impl<T> Block<T> {
-    /// Why the server would not begin it. Its answer comes before the request's.
-    fn refusal(&mut self, cx: &mut Context<'_>) -> Option<tokio_postgres::Error> {
-        if let Some(begin) = &mut self.begin
-            && let Poll::Ready(begun) = begin.as_mut().poll(cx)
-        {
-            self.begin = None;
-            // What ends the session ends the request with it.
-            let goes_on = |error: &tokio_postgres::Error| {
-                let severity = error.as_db_error().and_then(|report| report.parsed_severity());
-                severity.is_some_and(|severity| !matches!(severity, Severity::Fatal | Severity::Panic))
-            };
-            self.refused = begun.err().filter(goes_on);
-        }
-        self.refused.take()
-    }
-
-    /// Whether COMMIT was answered, in whatever way: nothing can have changed.
-    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
-        if let Some(commit) = &mut self.commit
-            && commit.as_mut().poll(cx).is_ready()
-        {
-            self.commit = None;
-        }
-        self.commit.is_none()
-    }
-}
-
 impl Drop for Encoding<'_> {
     fn drop(&mut self) {
         if !self.done {
@@ -463,7 +410,7 @@ impl Drop for Encoding<'_> {
 impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Entering<'_, T, F> {
     /// The request's answer, once that to the COMMIT behind it is there, too.
     fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Failure>> {
-        let kept = self.block.as_mut().and_then(|block| block.answer.take());
+        let kept = self.block.as_mut().and_then(|block| block.take());
         let answer = match kept {
             Some(answer) => answer,
             None => ready!(self.poll_answer(cx)),
@@ -481,7 +428,7 @@ impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Entering<'_, T, F>
             return Poll::Ready(Err(failure));
         }
         if !block.is_over(cx) {
-            block.answer = Some(answer);
+            block.keep(answer);
             return Poll::Pending;
         }
         if answer.is_ok() {
@@ -534,7 +481,7 @@ impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Entering<'_, T, F>
         self.session.ensure_mode(self.mode);
         let pooled = self.session.is_pooled();
         let block = self.mode == Mode::ReadOnlyBlock || (pooled && self.mode == Mode::ReadOnly);
-        let begin = block.then(|| self.session.text("BEGIN READ ONLY"));
+        let begin = block.then(|| block::queued(&self.session.client, "BEGIN READ ONLY"));
         self.entry = self.session.book();
         let mut encoding = Encoding {
             session: self.session,
@@ -544,14 +491,9 @@ impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Entering<'_, T, F>
         encoding.done = true;
         if block {
             // Nothing hangs on its answer: nothing can have changed.
-            let commit = self.session.text("COMMIT");
+            let commit = block::queued(&self.session.client, "COMMIT");
             if pooled {
-                self.block = Some(Box::new(Block {
-                    begin: begin.flatten(),
-                    refused: None,
-                    commit,
-                    answer: None,
-                }));
+                self.block = Some(Box::new(Block::new(begin.flatten(), commit)));
             }
         }
         // Stays false when the request ended here: nothing can have come back yet.

@@ -14,6 +14,13 @@ const SET_UP: &str = "CREATE TYPE mood AS ENUM ('sad', 'happy'); CREATE DOMAIN s
      '{\"a\": 1}', '7' FROM generate_series(1, 2000) g; CREATE TABLE done (n int)";
 
 async fn all_calls(world: &World, db: &InteractionPool) {
+    types_of_all_kinds(db).await;
+    statements(db).await;
+    transactions(db).await;
+    leases(world, db).await;
+}
+
+async fn types_of_all_kinds(db: &InteractionPool) {
     // 2,000 rows with types of one's own: more than any buffer holds.
     for _ in 0..3 {
         let rows = db
@@ -38,6 +45,9 @@ async fn all_calls(world: &World, db: &InteractionPool) {
         let read = db.run("SELECT * FROM t").read().stream().await.expect("a stream");
         assert_eq!(read.try_collect::<Vec<_>>().await.expect("rows").len(), 2_000);
     }
+}
+
+async fn statements(db: &InteractionPool) {
     let rows = db
         .run("SELECT n, m::text FROM t WHERE n = :n")
         .bind_named("n", 5)
@@ -76,7 +86,9 @@ async fn all_calls(world: &World, db: &InteractionPool) {
         "SELECT (NULL::pg_catalog.int4)::int4, ('x'''::pg_catalog.text)::text"
     );
     db.notify("channel", "payload").await.expect("a notification");
+}
 
+async fn transactions(db: &InteractionPool) {
     let sum = db.transact(|tx| async move {
         tx.execute("INSERT INTO done VALUES ($1)", &[&1]).await?;
         let taken_back = tx.savepoint(|tx| async move { tx.execute("INSERT INTO done SELECT 1 / 0", &[]).await });
@@ -105,7 +117,9 @@ async fn all_calls(world: &World, db: &InteractionPool) {
     assert_eq!(done.expect("a row"), 1);
     let receipt = transaction.commit().await.expect("committed");
     assert!(receipt.transaction_id().is_some());
+}
 
+async fn leases(world: &World, db: &InteractionPool) {
     let lease = db.pool("main").expect("a pool").checkout().await.expect("a lease");
     let mut copy = Box::pin(lease.copy_in("COPY done FROM STDIN").await.expect("a copy"));
     copy.send(bytes::Bytes::from_static(b"8\n9\n")).await.expect("sent");
