@@ -74,7 +74,7 @@ impl PoolConfig {
     ///
     /// A pooler queues what it has no server connection for. [`ping_timeout`](Self::ping_timeout) and
     /// [`settle_timeout`](Self::settle_timeout) have to be longer than that queue: a session that does not answer in time is
-    /// closed. A statement that waits in the pooler cannot be cancelled there, before PgBouncer 1.25.
+    /// closed. A statement that waits in the pooler cannot be cancelled there.
     ///
     /// ```
     /// use gdbpool::PoolConfig;
