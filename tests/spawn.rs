@@ -17,7 +17,8 @@ use bytes::BytesMut;
 use futures::TryStreamExt;
 use gdbpool::types::{IsNull, ToSql, Type};
 use gdbpool::{
-    AsyncResult, BoxFuture, BoxStream, Endpoint, ErrorKind, Instant, InteractionPool, Outcome, Runtime, SocketOptions,
+    AsyncResult, BoxFuture, BoxStream, Endpoint, Error, ErrorKind, Instant, InteractionPool, Outcome, Runtime,
+    SocketOptions,
 };
 use gdbpool_sim::{Answer, Kill, Sim};
 
@@ -126,6 +127,38 @@ fn a_panic_is_an_error_and_the_session_is_good() {
     });
 }
 
+/// Lets a panic through a closure whose type says that it gives a future.
+fn goes_off<T>() -> T {
+    panic!("it went off")
+}
+
+#[test]
+fn a_function_that_panics_is_rolled_back_and_says_so() {
+    on_each_server(SET_UP, async |world: World| {
+        let insert = |tx: gdbpool::Transaction| async move { tx.execute("INSERT INTO t VALUES (1)", &[]).await };
+        let after = world.db.transact(move |tx| async move {
+            insert(tx).await?;
+            goes_off::<Result<(), Error>>()
+        });
+        let before = world.db.transact(|_| async { goes_off::<Result<(), Error>>() });
+        let called = world
+            .db
+            .transact(|_| goes_off::<std::future::Ready<Result<(), Error>>>());
+        for (handle, outcome) in [
+            (after.spawn(), Outcome::RolledBack),
+            (before.spawn(), Outcome::NotExecuted),
+            (called.spawn(), Outcome::NotExecuted),
+        ] {
+            let error = handle.await.expect_err("a panic");
+            assert!(matches!(error.kind(), ErrorKind::Panicked), "{error:?}");
+            assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("it went off"));
+            assert_eq!(error.outcome(), outcome);
+            assert!(!error.is_retryable());
+        }
+        assert_eq!(world.psql("SELECT count(*) FROM t"), "0");
+    });
+}
+
 /// A runtime that keeps what it is given to run, until it is let go of or thrown away.
 struct Keeping {
     inner: Arc<dyn Runtime>,
@@ -213,7 +246,7 @@ fn an_executor_that_is_shut_down_is_an_error() {
 const WRITE: &str = "UPDATE t SET n = 1";
 
 /// One session after another is killed while the write is under way; gives how often it was sent, and what came of it.
-fn killed(kills: usize, idempotent: bool) -> (usize, Result<u64, gdbpool::Error>) {
+fn killed(kills: usize, idempotent: bool) -> (usize, Result<u64, Error>) {
     let sim = Sim::new(11);
     let server = scripted::server(&sim, 1);
     server.on(WRITE, Answer::tag("UPDATE 1").after(Duration::from_secs(1)));

@@ -5,16 +5,17 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::panic::Location;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio_postgres::error::SqlState;
 
 use super::attempt::{Asked, Order, Stop, Tries};
 use super::rerun::{self, Cause, RERUNS, Reruns};
-use super::spawn::AsyncResult;
+use super::spawn::{self, AsyncResult};
 use super::statement::on;
 use super::transaction::{Core, Isolation, Options, Over, Receipt, Transaction};
 use crate::cancel::Cancel;
@@ -181,10 +182,26 @@ where
                 order: Order { db: &db, asked },
                 options,
                 reruns,
-                function,
+                function: caught(function),
             };
             transact.await
         })
+    }
+}
+
+/// The function with its panics as errors: what became of its work is the transaction's to say, as with any other error.
+fn caught<F, Fut, T>(mut function: F) -> impl FnMut(Transaction) -> BoxFuture<'static, Result<T, Error>>
+where
+    F: FnMut(Transaction) -> Fut,
+    Fut: Future<Output = Result<T, Error>> + Send + 'static,
+    T: Send + 'static,
+{
+    move |tx| match catch_unwind(AssertUnwindSafe(|| function(tx))) {
+        Ok(running) => Box::pin(AssertUnwindSafe(running).catch_unwind().map(|ended| {
+            let caught = |panic: Box<_>| Err(spawn::panicked(&*panic, Outcome::NotExecuted));
+            ended.unwrap_or_else(caught)
+        })),
+        Err(panic) => Box::pin(std::future::ready(Err(spawn::panicked(&*panic, Outcome::NotExecuted)))),
     }
 }
 

@@ -67,7 +67,7 @@ impl<T: Send + 'static> AsyncResult<T> {
         runtime.spawn(Box::pin(async move {
             promise.begun = true;
             let result = AssertUnwindSafe(call).catch_unwind().await;
-            promise.keep(result.unwrap_or_else(|panic| Err(panicked(&*panic))));
+            promise.keep(result.unwrap_or_else(|panic| Err(panicked(&*panic, Outcome::Unknown))));
         }));
         Self { shared }
     }
@@ -133,12 +133,12 @@ impl<T> Drop for Promise<T> {
 }
 
 /// The error of a call that panicked, with the panic's own words.
-fn panicked(panic: &(dyn Any + Send)) -> Error {
+pub(super) fn panicked(panic: &(dyn Any + Send), outcome: Outcome) -> Error {
     let words = panic
         .downcast_ref::<&'static str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    let error = Error::new(ErrorKind::Panicked, Outcome::Unknown, Phase::Executing);
+    let error = Error::new(ErrorKind::Panicked, outcome, Phase::Executing);
     match words {
         Some(words) => error.with_source(words),
         None => error,
