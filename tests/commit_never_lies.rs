@@ -11,6 +11,8 @@ mod cuts;
 mod ends;
 #[path = "commit_never_lies/real.rs"]
 mod real;
+#[path = "commit_never_lies/refusable.rs"]
+mod refusable;
 #[path = "support/runtimes.rs"]
 mod runtimes;
 #[path = "support/scripted.rs"]

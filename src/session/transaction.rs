@@ -82,15 +82,6 @@ impl Beginning {
         self.read.is_some()
     }
 
-    /// Waits for the answer.
-    pub(crate) async fn wait(&mut self) -> Result<(), tokio_postgres::Error> {
-        std::future::poll_fn(|cx| {
-            self.read(cx);
-            self.read.take().map_or(Poll::Pending, Poll::Ready)
-        })
-        .await
-    }
-
     /// Reads what is there of the answer. Left unread, an answer that comes in several pieces would hold up those behind it.
     pub(crate) fn read(&mut self, cx: &mut Context<'_>) {
         while self.read.is_none() {

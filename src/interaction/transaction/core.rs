@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use event_listener::Event;
+use futures_util::future::{Either, select};
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::{Severity, SqlState};
 
@@ -32,6 +34,8 @@ pub(in crate::interaction) struct Core {
     lease: Lease,
     options: Options,
     state: Mutex<State>,
+    /// Notified when calls that wait for BEGIN's answer must look again.
+    look_again: Event,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +60,15 @@ struct State {
     depth: u32,
 }
 
+/// Calls that wait for BEGIN's answer look again when it is dropped.
+struct LookAgain<'a>(&'a Event);
+
+impl Drop for LookAgain<'_> {
+    fn drop(&mut self) {
+        self.0.notify(usize::MAX);
+    }
+}
+
 /// Why no call enters any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::interaction) enum Over {
@@ -74,6 +87,7 @@ impl Core {
             lease,
             options,
             state: Mutex::default(),
+            look_again: Event::new(),
         })
     }
 
@@ -160,11 +174,20 @@ impl Core {
     }
 
     /// For a BEGIN that the server may well refuse: nothing is sent behind it before it is answered.
+    ///
+    /// The answer wakes only the call that looked last: whoever leaves, answered or dropped, lets the others look again.
     async fn wait_for_begin(&self) -> Result<(), Error> {
-        let beginning = self.state().beginning.take();
-        let Some(mut beginning) = beginning else { return Ok(()) };
-        let answer = beginning.wait().await;
-        answer.map_err(|error| self.refused(error, Outcome::NotExecuted))
+        let _leaving = LookAgain(&self.look_again);
+        loop {
+            let look_again = self.look_again.listen();
+            if let Either::Left(_) = select(pin!(self.begin_is_answered()), look_again).await {
+                break;
+            }
+        }
+        match self.begin_answered() {
+            Some(Err(error)) => Err(self.refused(error, Outcome::NotExecuted)),
+            Some(Ok(())) | None => Ok(()),
+        }
     }
 
     /// BEGIN was refused, and the statement that travelled with it, if one did, ran by itself.
@@ -209,9 +232,18 @@ impl Core {
 
     /// Looks at the answer to BEGIN where no call has: what ran beside a refused one is not known.
     fn look_at_begin(&self) {
+        self.look_at_begin_before(self.company());
+    }
+
+    /// The same, of so many statements.
+    fn look_at_begin_before(&self, company: u64) {
         match self.begin_answered() {
             Some(Err(error)) if error.code().is_some() && !is_fatal(&error) => {
-                self.state().alone.get_or_insert(Outcome::Unknown);
+                let outcome = match company {
+                    0 => Outcome::NotExecuted,
+                    _ => Outcome::Unknown,
+                };
+                self.state().alone.get_or_insert(outcome);
             }
             Some(Err(_)) => self.state().spoilt = true,
             Some(Ok(())) | None => {}
@@ -365,6 +397,7 @@ impl Core {
         self.state().left = left;
         // A BEGIN that nobody will look at any more is drained with the rest.
         self.state().beginning = None;
+        self.look_again.notify(usize::MAX);
         self.lease.end();
         first
     }
@@ -434,10 +467,11 @@ impl Core {
         }
         let session = self.lease.session();
         let before = session.transaction_facts();
+        let company = self.company();
         let sent = pin!(session.client().simple_query(COMMIT));
         let answer = session.request_last(self.lease.ticket(), sent).await;
         let now = session.transaction_facts();
-        self.look_at_begin();
+        self.look_at_begin_before(company);
         if let Some(alone) = self.state().alone {
             // There was no transaction to commit.
             return Err(Error::new(ErrorKind::TransactionFailed, alone, Phase::Committing));
