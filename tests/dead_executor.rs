@@ -23,12 +23,14 @@ mod support;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures::future::{Either, select};
 use futures::{SinkExt, StreamExt};
-use gdbpool::{BoxFuture, ConnectionPool, ErrorKind, InteractionPool, Lease, PoolConfig, RowStream, Runtime};
+use gdbpool::{
+    BoxFuture, ConnectionPool, ErrorKind, InteractionPool, Lease, ListenEvent, PoolConfig, RowStream, Runtime,
+};
 use gdbpool_sim::{Answer, RowSet, ScriptedServer, Sim, StartStep, StartUp, Step, Type};
 
 use counting::{Counting, Counts};
@@ -56,6 +58,7 @@ enum Scene {
     Idle,
     Lease,
     LeaseRows,
+    Listening,
     OpenTransaction,
     Pinging,
     Preparing,
@@ -65,7 +68,7 @@ enum Scene {
     WarmingUp,
 }
 
-const SCENES: [Scene; 15] = [
+const SCENES: [Scene; 16] = [
     Scene::CheckoutGranted,
     Scene::CheckoutQueued,
     Scene::Closing,
@@ -74,6 +77,7 @@ const SCENES: [Scene; 15] = [
     Scene::Idle,
     Scene::Lease,
     Scene::LeaseRows,
+    Scene::Listening,
     Scene::OpenTransaction,
     Scene::Pinging,
     Scene::Preparing,
@@ -122,6 +126,11 @@ fn stage(sim: &Sim, server: &ScriptedServer, db: &InteractionPool, scene: Scene)
     match scene {
         Scene::Idle => drop(lease(&pool)),
         Scene::Lease => return vec![Box::new(lease(&pool))],
+        Scene::Listening => {
+            let mut subscription = sim.block_on(db.listen_on("c").subscribe()).expect("a subscription");
+            assert_eq!(sim.block_on(subscription.next()), Some(ListenEvent::Subscribed));
+            return vec![Box::new(subscription)];
+        }
         Scene::OpenTransaction => {
             let lease = lease(&pool);
             sim.block_on(lease.batch("BEGIN")).expect("begin");
@@ -269,6 +278,27 @@ fn an_executor_that_runs_on_cleans_up() {
         // The longest bound of the defaults: connecting.
         sim.advance(Duration::from_secs(13));
         nothing_is_left(&counts, &weak, &format!("{scene:?}"));
+    }
+}
+
+/// A call that waits for its answer when the executor goes is woken, and says so.
+#[test]
+fn a_call_under_way_learns_of_the_end() {
+    for seed in 0..4 {
+        let sim = Sim::new(seed);
+        let server = scripted::server(&sim, 1);
+        script(&server);
+        let builder = InteractionPool::builder(sim.runtime()).pool(scripted::config("p", 1).size(1));
+        let db = sim.block_on(builder.open()).expect("open");
+        let mut call = sim.manual(Box::pin(async move { db.run("SELECT pg_sleep(3)").await }));
+        assert!(call.settle().is_pending(), "it was to be left half done");
+        drop(sim);
+        assert!(call.is_woken(), "seed {seed}");
+        let ended = call.poll();
+        let Poll::Ready(Err(error)) = ended else {
+            panic!("seed {seed}: {ended:?}")
+        };
+        assert!(matches!(error.kind(), ErrorKind::Lost), "{error:?}");
     }
 }
 

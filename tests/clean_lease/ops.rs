@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::{SinkExt, StreamExt, TryStreamExt};
 use gdbpool::types::ToSql;
-use gdbpool::{BoxFuture, ConnectionPool, Error, InteractionPool, Lease};
+use gdbpool::{BoxFuture, ConnectionPool, Error, InteractionPool, Lease, ListenEvent};
 
 /// The pool of one session, and the handle it belongs to.
 #[derive(Clone)]
@@ -161,6 +161,18 @@ pub(crate) const OF_THE_POOL: &[(&str, Row, PoolOp)] = &[
     }),
     ("checkout_within", Row::Never, |site, _| {
         Box::pin(async move { site.one.checkout_within(Duration::from_secs(60)).await.map(drop) })
+    }),
+    ("listen", Row::Never, |site, _| {
+        Box::pin(async move {
+            let mut subscription = site.db.listen_on("d").subscribe().await?;
+            assert_eq!(subscription.next().await, Some(ListenEvent::Subscribed));
+            subscription.cancel();
+            subscription.closed().await;
+            Ok(())
+        })
+    }),
+    ("notify", Row::Never, |site, _| {
+        Box::pin(async move { site.db.notify("d", "news").await })
     }),
     ("run, rows", Row::Never, |site, _| {
         Box::pin(async move { site.db.run(ROWS).await.map(drop) })

@@ -21,6 +21,8 @@ use super::transaction_ops::{COMMIT_ID, OF_TRANSACTIONS};
 const MARK: i64 = 1;
 /// An array of texts.
 const TEXTS: Type = Type::Other(1009);
+const VOID: Type = Type::Other(2278);
+const NOTIFY: &str = "SELECT pg_catalog.pg_notify($1, $2)";
 const MODE: &str = "default_transaction_read_only";
 
 /// Where an operation is dropped.
@@ -96,6 +98,7 @@ impl World {
         let config = scripted::config("one", 1)
             .size(1)
             .setting("work_mem", "5MB")
+            .listen_self_test(false)
             .ping_after(ping_after);
         let db = sim
             .block_on(InteractionPool::builder(sim.runtime()).pool(config).open())
@@ -263,6 +266,8 @@ fn script(server: &ScriptedServer, slow: bool) {
     let fetched = (1..=30).map(|n| vec![Value::Int(n)]).collect();
     server.on_prefix("FETCH FORWARD", takes_time(Answer::rows(&[("n", Type::Int4)], fetched)));
     server.on(FUNCTION, takes_time(mark()));
+    let nothing = Answer::rows(&[("pg_notify", VOID)], vec![vec![Value::Text(String::new())]]);
+    server.on(NOTIFY, takes_time(nothing.typed(&[Type::Text, Type::Text])));
     server.on(COPY_IN, Answer::CopyIn);
     server.on(
         COPY_OUT,

@@ -451,6 +451,28 @@ fn a_pooler_that_voids_listen_is_found_and_never_believed() {
     assert_eq!(events(&queue).last(), Some(&ListenEvent::Resumed));
 }
 
+/// A notification proves that LISTEN was done; its answer, which comes after, is not taken for one to what was asked since.
+#[test]
+fn an_answer_that_comes_behind_its_proof_says_nothing_new() {
+    let mut world = World::new();
+    world.apply(&Op::Subscribe(0, 8));
+    for op in [Op::Dial(true), Op::Serve, Op::Publish(0), Op::Deliver] {
+        world.apply(&op);
+    }
+    assert_eq!(events(&world.subscribers[0].1).len(), 2, "the notification came first");
+    // UNLISTEN is on its way when the next one comes, and LISTEN's answer behind it.
+    for op in [Op::End(0), Op::Subscribe(0, 8), Op::Deliver] {
+        world.apply(&op);
+    }
+    let late = Rc::clone(&world.subscribers[1].1);
+    assert_eq!((events(&late), late.borrow().is_answered), (Vec::new(), false));
+    world.come_to_rest();
+    world.apply(&Op::Publish(0));
+    world.come_to_rest();
+    assert_eq!(events(&late).len(), 2);
+    world.check(&late.borrow());
+}
+
 #[test]
 fn a_silent_server_is_given_up_after_a_heartbeat_without_an_answer() {
     let mut world = World::new();
