@@ -23,7 +23,7 @@ use crate::Instant;
 use crate::cancel::Cancel;
 use crate::error::{BadInput, Error, ErrorKind, Outcome, Phase};
 use crate::observe;
-use crate::pool::{ConnectionPool, Lease};
+use crate::pool::{ConnectionPool, Lease, Watch};
 use crate::route::{Access, NamedPools};
 
 /// How often a read (or an idempotent write) whose session was lost is sent again, or a statement whose plan was of no use.
@@ -217,7 +217,9 @@ fn run_once<'a>(
     keep: Keep,
 ) -> impl Future<Output = Result<Answer, Error>> {
     async move {
-        let lease = &order.check_out(pool, tries).await?;
+        // For both waits, of the checkout and of the answer: it is the call that has a place, not each of its phases.
+        let mut watch = pool.watch();
+        let lease = &order.check_out_watched(pool, &mut watch, tries).await?;
         let ready = match order.ready_at_once(lease)? {
             Some(ready) => {
                 tries.lap(order, Phase::Preparing);
@@ -234,7 +236,15 @@ fn run_once<'a>(
             }
         };
         let mut running = pin!(ready.run(lease, keep));
-        let stop = match order.unless_stopped(lease, tries.deadline, running.as_mut()).await {
+        let stopped = match &order.asked.cancel {
+            None => {
+                let deadline = tries.deadline.unwrap_or(Instant::FAR_FUTURE);
+                let done = watch.limit_pinned(deadline, running.as_mut()).await;
+                done.map_err(|_| Stop::TimedOut)
+            }
+            Some(_) => order.unless_stopped(lease, tries.deadline, running.as_mut()).await,
+        };
+        let stop = match stopped {
             Ok(answer) => return answer.inspect_err(|error| forget_stale(lease, &order.asked.sql, error)),
             Err(stop) => stop,
         };
@@ -321,7 +331,16 @@ impl<'db> Order<'db, '_> {
     }
 
     pub(super) async fn check_out(&self, pool: &ConnectionPool, tries: &mut Tries) -> Result<Lease, Error> {
-        let checkout = pool.checkout_until(self.asked.at, tries.deadline);
+        self.check_out_watched(pool, &mut pool.watch(), tries).await
+    }
+
+    async fn check_out_watched<'a>(
+        &self,
+        pool: &'a ConnectionPool,
+        watch: &mut Watch<'a>,
+        tries: &mut Tries,
+    ) -> Result<Lease, Error> {
+        let checkout = pool.checkout_watched(watch, self.asked.at, tries.deadline);
         let lease = match &self.asked.cancel {
             None => checkout.await?,
             // Boxed, like all that is rare: every call would carry the room for it.

@@ -3,6 +3,7 @@
 //! Between callers and ledger. What is handed over travels inside [`Granted`], so that a future dropped at any point gives
 //! its session back by type. It holds no policy: the ledger says who is next.
 
+use std::borrow::BorrowMut;
 use std::fmt;
 use std::panic::Location;
 use std::pin::{Pin, pin};
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::deadlines::Watch;
 use super::events::PoolEvent;
 use super::handoff::{Delivery, HandOff};
 use super::lease::Lease;
@@ -148,8 +150,11 @@ impl Future for Place<'_> {
 }
 
 /// Takes a session from the pool, waiting until `deadline` at the latest.
-pub(super) async fn checkout(
-    pool: &Arc<Shared>,
+///
+/// The caller's watch may be kept for what follows.
+pub(super) async fn checkout<'a>(
+    pool: &'a Arc<Shared>,
+    mut watch: impl BorrowMut<Watch<'a>>,
     at: &'static Location<'static>,
     deadline: Option<Instant>,
 ) -> Result<Lease, Error> {
@@ -167,7 +172,7 @@ pub(super) async fn checkout(
         let (granted, hand_off) = match asked {
             Asked::Session(granted) => (granted, None),
             Asked::Wait(mut place) => {
-                let delivery = pool.deadlines.limit_pinned(deadline, Pin::new(&mut place)).await;
+                let delivery = watch.borrow_mut().limit_pinned(deadline, Pin::new(&mut place)).await;
                 match delivery {
                     Ok(Delivery::Session(granted)) => (granted, place.hand_off.take()),
                     Ok(Delivery::Shed(waited)) => return Err(shed(pool, waited)),

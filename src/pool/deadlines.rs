@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -23,6 +24,8 @@ pub(crate) struct Elapsed;
 #[derive(Default)]
 pub(crate) struct Deadlines {
     table: Mutex<Table>,
+    /// Counts the rounds in which anything was due: while it stands still, whatever is in the table stays there.
+    rounds: AtomicU64,
     /// Notified when upkeep must look earlier than it means to.
     pub(crate) wake: Event,
 }
@@ -50,11 +53,23 @@ pub(super) struct Stay {
     generation: u64,
 }
 
+/// One call's place in the table, kept through its phases, each of which has an end of its own: the place is taken when the
+/// call first waits, and given back when it is over, instead of with each phase.
+pub(crate) struct Watch<'a> {
+    deadlines: &'a Deadlines,
+    stay: Option<Stay>,
+    /// When the stay is due. No later than the present phase's end: what is due too soon enters again.
+    at: Instant,
+    /// Which task it wakes, by address; the table keeps its waker.
+    task: (usize, usize),
+    /// The table's count of rounds at the last look.
+    rounds: u64,
+}
+
 /// A future with an end; made by [`Deadlines::limit`] and [`Deadlines::limit_pinned`].
 pub(crate) struct Limited<'a, F> {
-    deadlines: &'a Deadlines,
+    watch: Watch<'a>,
     at: Instant,
-    stay: Option<Stay>,
     future: Pin<&'a mut F>,
 }
 
@@ -71,10 +86,20 @@ impl Deadlines {
     /// Like [`limit`](Self::limit), for a future that has its place already.
     pub(crate) fn limit_pinned<'a, F>(&'a self, at: Instant, future: Pin<&'a mut F>) -> Limited<'a, F> {
         Limited {
-            deadlines: self,
+            watch: self.watch(),
             at,
-            stay: None,
             future,
+        }
+    }
+
+    /// For a call of several phases.
+    pub(crate) fn watch(&self) -> Watch<'_> {
+        Watch {
+            deadlines: self,
+            stay: None,
+            at: Instant::FAR_FUTURE,
+            task: (0, 0),
+            rounds: 0,
         }
     }
 
@@ -105,6 +130,9 @@ impl Deadlines {
         let mut out = table.take_due(now);
         let next = table.first();
         table.served_at = None;
+        if !out.is_empty() {
+            self.rounds.fetch_add(1, Ordering::Release);
+        }
         drop(table);
         out.sort_by_key(|(at, _)| *at);
         out.into_iter().for_each(|(_, waker)| waker.wake());
@@ -173,53 +201,99 @@ impl Table {
     }
 }
 
+impl Watch<'_> {
+    /// Runs `future` until `at` at the latest.
+    pub(crate) fn limit_pinned<F: Future>(
+        &mut self,
+        at: Instant,
+        mut future: Pin<&mut F>,
+    ) -> impl Future<Output = Result<F::Output, Elapsed>> {
+        std::future::poll_fn(move |cx| self.poll_until(at, future.as_mut(), cx))
+    }
+
+    fn poll_until<F: Future>(
+        &mut self,
+        at: Instant,
+        future: Pin<&mut F>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<F::Output, Elapsed>> {
+        if let Poll::Ready(output) = future.poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        let unchanged = self.stay.is_some()
+            && self.at <= at
+            && self.task == task(cx.waker())
+            && self.rounds == self.deadlines.rounds.load(Ordering::Acquire);
+        if at == Instant::FAR_FUTURE || unchanged {
+            return Poll::Pending;
+        }
+        match self.set(at, cx.waker()) {
+            Ok(()) => Poll::Pending,
+            Err(elapsed) => Poll::Ready(Err(elapsed)),
+        }
+    }
+
+    /// Sees to it that `waker` is woken at `at` or before; an error when that was done already.
+    fn set(&mut self, at: Instant, waker: &Waker) -> Result<(), Elapsed> {
+        self.task = task(waker);
+        let mut table = self.deadlines.lock();
+        self.rounds = self.deadlines.rounds.load(Ordering::Acquire);
+        let mut old = None;
+        match self.stay.map(|stay| (stay, table.find(stay))) {
+            Some((_, Some(entry))) => {
+                if !entry.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+                    old = entry.waker.replace(waker.clone());
+                }
+                entry.at = entry.at.min(at);
+            }
+            Some((_, None)) if self.at >= at => {
+                self.stay = None;
+                return Err(Elapsed);
+            }
+            _ => {
+                self.stay = Some(table.enter(at, waker.clone()));
+                self.at = at;
+            }
+        }
+        self.at = self.at.min(at);
+        let is_sooner = table.served_at.is_some_and(|served| self.at < served);
+        drop(table);
+        // Its owner's to drop, outside the lock.
+        drop(old);
+        if is_sooner {
+            self.deadlines.wake.notify(1);
+        }
+        Ok(())
+    }
+}
+
+/// The task that a waker wakes, for as long as anybody keeps it.
+fn task(waker: &Waker) -> (usize, usize) {
+    (waker.data().addr(), std::ptr::from_ref(waker.vtable()).addr())
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if let Some(stay) = self.stay {
+            self.deadlines.unset(stay);
+        }
+    }
+}
+
 impl<F: Future> Future for Limited<'_, F> {
     type Output = Result<F::Output, Elapsed>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let Poll::Ready(output) = this.future.as_mut().poll(cx) {
-            return Poll::Ready(Ok(output));
-        }
-        if this.at == Instant::FAR_FUTURE {
-            return Poll::Pending;
-        }
-        let mut table = this.deadlines.lock();
-        match this.stay {
-            Some(stay) => match table.find(stay) {
-                Some(entry) => {
-                    let is_the_same = entry.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
-                    let old = match is_the_same {
-                        true => None,
-                        false => entry.waker.replace(cx.waker().clone()),
-                    };
-                    // The old one is its owner's to drop, outside the lock.
-                    drop(table);
-                    drop(old);
-                    return Poll::Pending;
-                }
-                None => {
-                    this.stay = None;
-                    return Poll::Ready(Err(Elapsed));
-                }
-            },
-            None => {
-                this.stay = Some(table.enter(this.at, cx.waker().clone()));
-                if table.served_at.is_some_and(|served| this.at < served) {
-                    drop(table);
-                    this.deadlines.wake.notify(1);
-                }
-            }
-        }
-        Poll::Pending
+        this.watch.poll_until(this.at, this.future.as_mut(), cx)
     }
 }
 
-impl<F> Drop for Limited<'_, F> {
-    fn drop(&mut self) {
-        if let Some(stay) = self.stay {
-            self.deadlines.unset(stay);
-        }
+impl fmt::Debug for Watch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch")
+            .field("stay", &self.stay)
+            .finish_non_exhaustive()
     }
 }
 
@@ -235,11 +309,23 @@ impl fmt::Debug for Deadlines {
 mod tests {
     use std::future::{pending, ready};
     use std::pin::pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Wake, Waker};
 
     use futures_util::FutureExt as _;
 
     use super::{Deadlines, Elapsed};
     use crate::Instant;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
 
     const fn at(nanos: u64) -> Instant {
         Instant::from_nanos(nanos)
@@ -284,6 +370,44 @@ mod tests {
         assert_eq!(deadlines.serve(at(15)), Some(at(20)));
         assert_eq!(second.as_mut().now_or_never(), None);
         assert_eq!(deadlines.lock().entries.len(), 1, "the place is used again");
+    }
+
+    #[test]
+    fn a_call_keeps_its_place_through_its_phases() {
+        let deadlines = Deadlines::default();
+        let mut watch = deadlines.watch();
+        let mut never = pin!(pending::<()>());
+        assert_eq!(watch.limit_pinned(at(10), never.as_mut()).now_or_never(), None);
+        assert_eq!(watch.limit_pinned(at(30), never.as_mut()).now_or_never(), None);
+        assert_eq!(deadlines.lock().entries.len(), 1);
+        // Woken too soon: it enters again, with its own end.
+        assert_eq!(deadlines.serve(at(10)), None);
+        assert_eq!(watch.limit_pinned(at(30), never.as_mut()).now_or_never(), None);
+        assert_eq!(deadlines.serve(at(29)), Some(at(30)));
+        assert_eq!(watch.limit_pinned(at(30), never.as_mut()).now_or_never(), None);
+        assert_eq!(deadlines.serve(at(30)), None);
+        let elapsed = watch.limit_pinned(at(30), never.as_mut()).now_or_never();
+        assert_eq!(elapsed, Some(Err(Elapsed)));
+        // A phase that ends sooner than the one before.
+        assert_eq!(watch.limit_pinned(at(50), never.as_mut()).now_or_never(), None);
+        assert_eq!(watch.limit_pinned(at(40), never.as_mut()).now_or_never(), None);
+        assert_eq!(deadlines.serve(at(30)), Some(at(40)));
+        drop(watch);
+        assert_eq!(deadlines.serve(at(30)), None);
+    }
+
+    #[test]
+    fn the_task_that_polls_last_is_woken() {
+        let deadlines = Deadlines::default();
+        let (first, last) = (Arc::new(Count::default()), Arc::new(Count::default()));
+        let mut limited = pin!(deadlines.limit(at(10), pending::<()>()));
+        for count in [&first, &last] {
+            let waker = Waker::from(Arc::clone(count));
+            assert!(limited.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        deadlines.serve(at(10));
+        let woken = [first, last].map(|count| count.0.load(Ordering::SeqCst));
+        assert_eq!(woken, [0, 1]);
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod upkeep;
 
 pub(crate) use self::beside::Beside;
 pub use self::close_reason::CloseReason;
+pub(crate) use self::deadlines::Watch;
 pub(crate) use self::events::EVENTS;
 pub use self::events::{Events, PoolEvent};
 pub(crate) use self::lease::Alarm;
@@ -31,6 +32,7 @@ pub use self::ledger::fuzz_ledger;
 pub use self::stats::Stats;
 pub use self::status::PoolStatus;
 
+use std::borrow::BorrowMut;
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
@@ -134,7 +136,7 @@ impl ConnectionPool {
     /// Yes: a future dropped in the queue gives up its place; a session it was just given goes to the next one.
     #[track_caller]
     pub fn checkout(&self) -> impl Future<Output = Result<Lease, Error>> + Send + '_ {
-        checkout::checkout(self.shared(), Location::caller(), None)
+        self.checkout_watched(self.watch(), Location::caller(), None)
     }
 
     /// Like [`checkout`](Self::checkout), but waits for `timeout` at most (and never longer than `checkout_timeout`).
@@ -146,15 +148,22 @@ impl ConnectionPool {
     /// As [`checkout`](Self::checkout).
     #[track_caller]
     pub fn checkout_within(&self, timeout: Duration) -> impl Future<Output = Result<Lease, Error>> + Send + '_ {
-        self.checkout_until(Location::caller(), Some(self.runtime().now() + timeout))
+        let deadline = self.runtime().now() + timeout;
+        self.checkout_watched(self.watch(), Location::caller(), Some(deadline))
     }
 
-    pub(crate) fn checkout_until(
-        &self,
+    /// A place for one call in the table of deadlines.
+    pub(crate) fn watch(&self) -> Watch<'_> {
+        self.shared().deadlines.watch()
+    }
+
+    pub(crate) fn checkout_watched<'a>(
+        &'a self,
+        watch: impl BorrowMut<Watch<'a>> + Send,
         at: &'static Location<'static>,
         deadline: Option<Instant>,
-    ) -> impl Future<Output = Result<Lease, Error>> + Send + '_ {
-        checkout::checkout(self.shared(), at, deadline)
+    ) -> impl Future<Output = Result<Lease, Error>> + Send {
+        checkout::checkout(self.shared(), watch, at, deadline)
     }
 
     /// The pool's report at this instant.

@@ -2,9 +2,9 @@
 //!
 //! The station between pool and runtime: `dial` makes a session, encrypted by `tls` and let in as far as `auth_gate`
 //! allows, the `driver` moves its bytes through the `tap`, requests enter through the fence (`request`) and leave by the
-//! `wire`, `transaction` queues BEGIN and counts what was seen of it, `template` runs what each session begins with, and
-//! `settle` brings a used session back to its pristine state or says that it cannot. It never chooses who may use a
-//! session; that is the pool's.
+//! `wire`, an only one's caller reads the answer itself (`helm`), `transaction` queues BEGIN and counts what was seen of
+//! it, `template` runs what each session begins with, and `settle` brings a used session back to its pristine state or
+//! says that it cannot. It never chooses who may use a session; that is the pool's.
 
 mod abandoned;
 mod auth_gate;
@@ -16,6 +16,7 @@ mod dial;
 mod driver;
 mod fence;
 mod guarded;
+mod helm;
 mod in_flight;
 mod observer;
 mod request;
@@ -52,6 +53,7 @@ pub(crate) use self::wire::{Ended, Ending, Notifications};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::Duration;
 
 use async_channel::Sender;
@@ -167,6 +169,7 @@ impl Session {
     ) -> (Arc<Self>, Driver) {
         let (inbox, jobs) = async_channel::bounded(INBOX);
         let ending = Arc::new(Ending::default());
+        observed.read_for(Waker::from(Arc::clone(&ending)));
         let wire = Arc::new(Wire::new(connection, Arc::clone(&ending)));
         let statements = Mutex::new(StatementCache::new(settings.statement_cache));
         let session = Self {
@@ -247,6 +250,7 @@ impl Session {
     /// Requests that this library does not see may be queued from now on: the session is drained before anything else.
     pub(crate) fn mark_raw(&self) {
         self.marks.fetch_or(mark::DIRTY | mark::RAW, Ordering::AcqRel);
+        self.ending.wake_driver();
     }
 
     /// The last answer said that a transaction is open.

@@ -16,7 +16,8 @@ use tokio_postgres::types::BorrowToSql;
 
 use super::block::{self, Block};
 use super::fence::Ticket;
-use super::{Ended, Mode, Prepared, Session};
+use super::wire::Steering;
+use super::{Ended, Mode, Prepared, Session, mark};
 use crate::runtime::BoxFuture;
 
 /// Why a request failed, as far as the session knows.
@@ -74,8 +75,11 @@ struct Entering<'a, T, F> {
     ticket: Ticket,
     mode: Mode,
     request: Pin<&'a mut F>,
+    /// Its result is its whole answer, which its caller may read from the wire itself.
+    is_whole: bool,
     /// Nothing of its lease enters after it.
     is_last: bool,
+    steering: Steering<'a>,
     entered: bool,
     entry: Entry,
     written_before: u64,
@@ -194,7 +198,10 @@ impl Session {
     where
         F: Future<Output = Result<T, tokio_postgres::Error>>,
     {
-        Whole(self.entering(ticket, mode, request))
+        Whole(Entering {
+            is_whole: true,
+            ..self.entering(ticket, mode, request)
+        })
     }
 
     /// Like [`request_whole`](Self::request_whole), for the last request of a lease: nothing else of it enters after.
@@ -207,6 +214,7 @@ impl Session {
         F: Future<Output = Result<T, tokio_postgres::Error>>,
     {
         Whole(Entering {
+            is_whole: true,
             is_last: true,
             ..self.entering(ticket, Mode::Template, request)
         })
@@ -239,7 +247,9 @@ impl Session {
             ticket,
             mode,
             request,
+            is_whole: false,
             is_last: false,
+            steering: self.wire.steering(),
             entered: false,
             entry: Entry::default(),
             written_before: 0,
@@ -331,6 +341,11 @@ impl Session {
         };
         let untouched = written_before.is_some_and(|before| self.observed.written() == before);
         (untouched, reason)
+    }
+
+    /// Nobody but the callers of requests that enter under the fence needs the wire to be moved.
+    fn may_be_steered(&self) -> bool {
+        self.preparing.load(Ordering::Acquire) == 0 && self.marks.load(Ordering::Acquire) & mark::RAW == 0
     }
 
     /// Nothing else was in flight when this request entered, and nothing has entered since.
@@ -445,12 +460,16 @@ impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Entering<'_, T, F>
 
     /// The answer. A failed request has landed; one that gave a result is still in flight.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Failure>> {
-        let polled = if self.entered {
-            self.request.as_mut().poll(cx)
-        } else {
+        let polled = if !self.entered {
             self.enter(cx)?
+        } else if self.steering.steer(cx) {
+            self.request.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        } else {
+            self.request.as_mut().poll(cx)
         };
-        polled.map(|answer| answer.map_err(|error| self.failed(error)))
+        let answer = ready!(polled);
+        self.steering.leave();
+        Poll::Ready(answer.map_err(|error| self.failed(error)))
     }
 
     fn failed(&self, error: tokio_postgres::Error) -> Failure {
@@ -487,7 +506,13 @@ impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Entering<'_, T, F>
             session: self.session,
             done: false,
         };
-        let polled = self.request.as_mut().poll(cx);
+        // Taken before anything can be answered: whatever is, wakes.
+        let steers = self.is_whole && !block && self.entry.first && self.session.may_be_steered();
+        if steers {
+            self.steering.take(self.entry.number, cx);
+        }
+        let mut unwoken = Context::from_waker(Waker::noop());
+        let mut polled = self.request.as_mut().poll(if steers { &mut unwoken } else { cx });
         encoding.done = true;
         if block {
             // Nothing hangs on its answer: nothing can have changed.
@@ -499,8 +524,10 @@ impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Entering<'_, T, F>
         // Stays false when the request ended here: nothing can have come back yet.
         self.entered = polled.is_pending();
         // With others before it, it leaves together with theirs.
-        if self.entry.first {
-            hold.push();
+        let has_left = self.entry.first && hold.push();
+        if steers && polled.is_pending() && !has_left {
+            self.steering.leave();
+            polled = self.request.as_mut().poll(cx);
         }
         drop(hold);
         if self.is_last {

@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Wake, Waker, ready};
 
 use bytes::{Buf, BytesMut};
 use futures_io::{AsyncRead as _, AsyncWrite as _};
@@ -41,6 +41,16 @@ struct Shared {
     /// Types, beside those that are in every server, that tokio-postgres has asked for on this session. Only kept for
     /// [`Unnamed`].
     types: Mutex<BTreeSet<u32>>,
+    stirs: Arc<Stirs>,
+}
+
+/// Whether anything can have come since the last look found nothing. The wire is polled for writing, too, and each poll
+/// looks for bytes: without this, each would cost a system call, or a turn through the executor's books.
+#[derive(Debug, Default)]
+struct Stirs {
+    is_quiet: AtomicBool,
+    /// Whom to wake, once it is always the same one.
+    reader: OnceLock<Waker>,
 }
 
 /// The facts the fast path needs, packed into one word.
@@ -50,6 +60,8 @@ pub(crate) struct Brief(u64);
 pub(crate) struct Tap {
     stream: BoxStream,
     observed: Observed,
+    /// Of the observed's `stirs`.
+    stirred: Waker,
     /// What a safe reader reads into has to be initialised: once here, instead of at each try to read.
     buffer: Box<[u8; READ]>,
     /// Reads in a row that found bytes.
@@ -152,6 +164,20 @@ impl Observed {
         types.contains(&oid)
     }
 
+    /// From here on the stream is read for `reader` only.
+    pub(super) fn read_for(&self, reader: Waker) {
+        // Set once, when the session begins.
+        let _ = self.shared.stirs.reader.set(reader);
+    }
+
+    /// A write that waits may have taken the place of a read that waited to write, as those of TLS can: that one looks again.
+    fn stirred_if_pending<T>(&self, polled: Poll<T>) -> Poll<T> {
+        if polled.is_pending() {
+            self.shared.stirs.is_quiet.store(false, Ordering::Release);
+        }
+        polled
+    }
+
     fn show(&self, show: impl FnOnce(&mut Observer)) {
         let mut observer = self.lock();
         show(&mut observer);
@@ -168,7 +194,9 @@ impl Tap {
             brief: AtomicU64::new(0),
             written: AtomicU64::new(0),
             types: Mutex::default(),
+            stirs: Arc::default(),
         };
+        let stirred = Waker::from(Arc::clone(&shared.stirs));
         let observed = Observed {
             shared: Arc::new(shared),
         };
@@ -176,6 +204,7 @@ impl Tap {
             Self {
                 stream,
                 observed: observed.clone(),
+                stirred,
                 buffer: Box::new([0; READ]),
                 reads: 0,
                 is_shut: false,
@@ -194,10 +223,19 @@ impl Tap {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, &mut self.buffer[..room]) else {
+        let stirs = &self.observed.shared.stirs;
+        let has_reader = stirs.reader.get().is_some();
+        if has_reader && stirs.is_quiet.swap(true, Ordering::AcqRel) {
+            self.reads = 0;
+            return Poll::Pending;
+        }
+        let reader = if has_reader { &self.stirred } else { cx.waker() };
+        let mut cx = Context::from_waker(reader);
+        let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(&mut cx, &mut self.buffer[..room]) else {
             self.reads = 0;
             return Poll::Pending;
         };
+        stirs.is_quiet.store(false, Ordering::Release);
         let read = read?;
         self.reads += 1;
         self.observed.show(|observer| observer.inbound(&self.buffer[..read]));
@@ -237,7 +275,8 @@ impl Tap {
             return Poll::Ready(Ok(()));
         };
         while renaming.outbound.has_remaining() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &renaming.outbound))?;
+            let polled = Pin::new(&mut self.stream).poll_write(cx, &renaming.outbound);
+            let written = ready!(self.observed.stirred_if_pending(polled))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -246,6 +285,19 @@ impl Tap {
             renaming.outbound.advance(written);
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Wake for Stirs {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.is_quiet.store(false, Ordering::Release);
+        if let Some(reader) = self.reader.get() {
+            reader.wake_by_ref();
+        }
     }
 }
 
@@ -274,14 +326,16 @@ impl AsyncWrite for Tap {
             }
             return Poll::Ready(Ok(bytes.len()));
         }
-        let written = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
+        let polled = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        let written = ready!(this.observed.stirred_if_pending(polled))?;
         this.observed.show(|observer| observer.outbound(&bytes[..written]));
         Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_rest(cx))?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        self.observed.stirred_if_pending(polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,8 +1,9 @@
 //! The wire: a session's `tokio_postgres::Connection`, and who polls it.
 //!
 //! Between the driver and the tap. The driver polls it whenever something happens; a caller that has just queued a request
-//! polls it once itself, so that the bytes leave at once and the driver need not be woken for them. Whoever polls, it is
-//! the driver that is woken later. It decides nothing and ends nothing: an end that a caller meets is left to the driver.
+//! polls it once itself, so that the bytes leave at once and the driver need not be woken for them. If that request is the
+//! only one, its caller is woken in the driver's place (see `helm`), and polls it for the answer, too. It decides nothing
+//! and ends nothing: an end that a caller meets is left to the driver.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -13,14 +14,17 @@ use futures_util::task::AtomicWaker;
 use tokio_postgres::AsyncMessage;
 
 use super::bound::RawConnection;
+use super::helm::Helm;
 
-/// How a session ends: asked to from outside, told from inside. It is the waker of all that its driver waits for.
+/// How a session ends: asked to from outside, told from inside. It is the waker of all that its driver waits for, and
+/// passes on what comes from the wire to whoever has the helm.
 #[derive(Debug, Default)]
 pub(crate) struct Ending {
     killed: AtomicBool,
     /// See [`Hold`].
     alarm: AtomicU8,
     driver: AtomicWaker,
+    helm: Helm,
     ended: OnceLock<Ended>,
 }
 
@@ -67,11 +71,21 @@ pub(super) struct Hold<'a> {
     wire: &'a Wire,
 }
 
-/// States of the alarm: nobody holds it; held; held, and the driver is to be woken after.
+/// A caller's right to the helm, for its one request. Dropped, the wire is left to the driver.
+pub(super) struct Steering<'a> {
+    wire: &'a Wire,
+    /// The number of the request, while it has the helm, as far as is known.
+    owner: Option<u64>,
+}
+
+/// The alarm: free, or held with what has happened meanwhile.
 mod alarm {
     pub(super) const FREE: u8 = 0;
     pub(super) const HELD: u8 = 1;
+    /// On the wire.
     pub(super) const RUNG: u8 = 2;
+    /// The driver itself is needed.
+    pub(super) const CALLED: u8 = 4;
 }
 
 impl Ending {
@@ -85,13 +99,26 @@ impl Ending {
         self.killed.load(Ordering::Acquire)
     }
 
-    /// There is something to do: a job in the inbox, bytes, a request, an end.
+    /// There is something to do that only the driver does: a job in the inbox, an end.
     pub(super) fn wake_driver(&self) {
+        self.ring(alarm::CALLED);
+    }
+
+    fn ring(&self, what: u8) {
         // A change, always: what the caller of this did is seen by whoever changes the alarm after it.
-        if self.alarm.fetch_or(alarm::RUNG, Ordering::AcqRel) & alarm::HELD == 0 {
-            self.alarm.fetch_and(!alarm::RUNG, Ordering::AcqRel);
-            self.driver.wake();
+        if self.alarm.fetch_or(what, Ordering::AcqRel) & alarm::HELD == 0 {
+            self.alarm.fetch_and(!what, Ordering::AcqRel);
+            self.pass_on(what);
         }
+    }
+
+    fn pass_on(&self, what: u8) {
+        if what & alarm::CALLED != 0 {
+            self.helm.relieve();
+        } else if self.helm.wake() {
+            return;
+        }
+        self.driver.wake();
     }
 
     /// Wakes are noted from here on.
@@ -99,15 +126,16 @@ impl Ending {
         self.alarm.fetch_or(alarm::HELD, Ordering::AcqRel);
     }
 
-    /// Forgets the wakes noted so far: what they were for is seen by what follows.
+    /// Forgets what was noted of the wire: it is seen by what follows.
     fn attend(&self) {
-        self.alarm.swap(alarm::HELD, Ordering::AcqRel);
+        self.alarm.fetch_and(!alarm::RUNG, Ordering::AcqRel);
     }
 
-    /// Passes on a wake that was noted and not attended to.
+    /// Passes on what was noted and not attended to.
     fn release(&self) {
-        if self.alarm.swap(alarm::FREE, Ordering::AcqRel) & alarm::RUNG != 0 {
-            self.wake_driver();
+        let noted = self.alarm.swap(alarm::FREE, Ordering::AcqRel) & !alarm::HELD;
+        if noted != 0 {
+            self.pass_on(noted);
         }
     }
 
@@ -129,11 +157,11 @@ impl Ending {
 
 impl Wake for Ending {
     fn wake(self: Arc<Self>) {
-        self.wake_driver();
+        self.ring(alarm::RUNG);
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.wake_driver();
+        self.ring(alarm::RUNG);
     }
 }
 
@@ -156,7 +184,25 @@ impl Wire {
 
     /// The driver's turn.
     pub(super) fn poll(&self) -> Poll<Ended> {
-        self.lock().poll(&self.waker)
+        // A statement of its own: whoever is woken finds the wire free.
+        let polled = self.lock().poll(&self.waker);
+        self.ending.helm.nudge();
+        polled
+    }
+
+    /// Moves what can be moved, unless somebody is at it; whether it did.
+    fn try_poll(&self) -> bool {
+        let mut line = match self.line.try_lock() {
+            Ok(line) => line,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        self.ending.attend();
+        if let Poll::Ready(over) = line.poll(&self.waker) {
+            line.over = Some(over);
+            self.ending.wake_driver();
+        }
+        true
     }
 
     /// Keeps notifications from here on.
@@ -173,28 +219,65 @@ impl Wire {
     pub(super) fn hang_up(&self) {
         let connection = self.lock().connection.take();
         drop(connection);
+        // Whoever has the helm is not woken by its answer.
+        self.ending.helm.relieve();
     }
 
-    /// A caller is about to queue a request.
+    /// A caller is about to queue a request: whoever has the helm is no longer alone.
     pub(super) fn hold(&self) -> Hold<'_> {
+        self.ending.helm.relieve();
         self.ending.silence();
         Hold { wire: self }
+    }
+
+    pub(super) fn steering(&self) -> Steering<'_> {
+        Steering {
+            wire: self,
+            owner: None,
+        }
     }
 }
 
 impl Hold<'_> {
-    /// Sends what was queued, unless the driver is at it.
-    pub(super) fn push(&self) {
-        let mut line = match self.wire.line.try_lock() {
-            Ok(line) => line,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
-        };
-        self.wire.ending.attend();
-        if let Poll::Ready(over) = line.poll(&self.wire.waker) {
-            line.over = Some(over);
-            self.wire.ending.wake_driver();
+    /// Sends what was queued; `false` when the driver is at it, which will.
+    pub(super) fn push(&self) -> bool {
+        self.wire.try_poll()
+    }
+}
+
+impl Steering<'_> {
+    /// Takes the helm for the only request that is under way.
+    pub(super) fn take(&mut self, request: u64, cx: &Context<'_>) {
+        self.owner = Some(request);
+        self.wire.ending.helm.take(request, cx.waker());
+    }
+
+    /// Moves the wire's bytes. `false` without the helm: then the answer itself must wake the caller.
+    pub(super) fn steer(&mut self, cx: &Context<'_>) -> bool {
+        let Some(request) = self.owner else { return false };
+        // Before anything is looked at: what comes later wakes.
+        if !self.wire.ending.helm.keep(request, cx.waker()) {
+            self.owner = None;
+            return false;
         }
+        // If the driver is at it, it wakes the caller after.
+        self.wire.try_poll();
+        true
+    }
+
+    /// Leaves the wire to the driver, with whatever was not looked at.
+    pub(super) fn leave(&mut self) {
+        if let Some(request) = self.owner.take()
+            && self.wire.ending.helm.leave(request)
+        {
+            self.wire.ending.ring(alarm::RUNG);
+        }
+    }
+}
+
+impl Drop for Steering<'_> {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -249,6 +332,14 @@ impl Line {
     }
 }
 
+impl fmt::Debug for Steering<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Steering")
+            .field("owner", &self.owner)
+            .finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for Notifications {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Notifications")
@@ -271,7 +362,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Wake, Waker};
 
-    use super::Ending;
+    use super::{Ending, alarm};
 
     #[derive(Default)]
     struct Count(AtomicUsize);
@@ -294,14 +385,14 @@ mod tests {
         assert_eq!(woken(), 1, "nobody holds it");
 
         ending.silence();
-        ending.wake_driver();
-        ending.wake_driver();
+        ending.ring(alarm::RUNG);
+        ending.ring(alarm::RUNG);
         assert_eq!(woken(), 0, "held");
         ending.release();
         assert_eq!(woken(), 1, "passed on, once");
 
         ending.silence();
-        ending.wake_driver();
+        ending.ring(alarm::RUNG);
         ending.attend();
         ending.release();
         assert_eq!(woken(), 0, "attended to");
@@ -312,5 +403,11 @@ mod tests {
         ending.release();
         assert_eq!(woken(), 1, "what came after is passed on");
         assert!(ending.is_killed());
+
+        ending.silence();
+        ending.wake_driver();
+        ending.attend();
+        ending.release();
+        assert_eq!(woken(), 1, "what only the driver does is not attended to by others");
     }
 }
