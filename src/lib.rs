@@ -91,7 +91,10 @@ pub mod connecting {}
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing {
-    pub use crate::{pool::fuzz_ledger as ledger, session::fuzz_tap as tap};
+    pub use crate::{
+        config::fuzz_dsn as dsn, interaction::fuzz_named as named, pool::fuzz_ledger as ledger,
+        session::fuzz_tap as tap,
+    };
 }
 
 pub use tokio_postgres::{Column, Row, SimpleQueryRow, types};

@@ -177,7 +177,7 @@ fn names_a_key_of_others(libpq: &Libpq, message: &str) -> bool {
 
 /// Makes the string as short as it can be, and says how to read it again.
 fn fail(libpq: &Libpq, mut tree: impl ValueTree<Value = String>, complaint: String) -> ! {
-    let mut shortest = complaint;
+    let mut shortest = (complaint, tree.current());
     let mut smaller = tree.simplify();
     for _ in 0..10_000 {
         if !smaller {
@@ -185,15 +185,22 @@ fn fail(libpq: &Libpq, mut tree: impl ValueTree<Value = String>, complaint: Stri
         }
         smaller = match judge(libpq, &tree.current()) {
             Err(complaint) => {
-                shortest = complaint;
+                shortest = (complaint, tree.current());
                 tree.simplify()
             }
             Ok(_) => tree.complicate(),
         };
     }
-    let text = shortest.lines().next().unwrap_or_default();
-    let text: String = text.trim_matches('"').replace('\'', "'\\''");
-    panic!("{shortest}\nto replay: GDBPOOL_DSN=$'{text}' cargo test --test dsn_like_libpq strings_mean -- --nocapture");
+    let (complaint, text) = shortest;
+    let in_shell = |letter: char| match letter {
+        '\\' | '\'' => format!("\\{letter}"),
+        control if control.is_ascii_control() => format!("\\x{:02x}", u32::from(control)),
+        other => other.to_string(),
+    };
+    let text: String = text.chars().map(in_shell).collect();
+    panic!(
+        "{complaint}\nto replay: GDBPOOL_DSN=$'{text}' cargo test --test dsn_like_libpq strings_mean -- --nocapture"
+    );
 }
 
 fn number(variable: &str, default: usize) -> usize {

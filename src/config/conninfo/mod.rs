@@ -13,10 +13,15 @@ mod uri;
 
 pub(crate) use self::keys::{KEYS, Key};
 pub(crate) use self::password_file::PasswordFile;
+#[cfg(fuzzing)]
+pub(crate) use self::service::section as service_section;
 pub(crate) use self::sources::{SETTINGS, Sources, VARIABLES};
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 
 /// What a connection string says, and later also what a service and the environment add: each key at most once.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -44,6 +49,9 @@ pub(crate) enum Origin {
 /// Why something cannot be used; never with a value in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal(String);
+
+/// No file that is read here is larger; the system's whole bundle of certificates has about 250 kB.
+const MAX_FILE: u64 = 16 << 20;
 
 /// Reads a connection string in either form.
 pub(crate) fn parse(text: &str) -> Result<Parameters, Refusal> {
@@ -152,6 +160,16 @@ impl fmt::Debug for Parameters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.values.keys()).finish()
     }
+}
+
+/// A file's content, bounded also where the file has no end.
+pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 16 MiB"));
+    }
+    Ok(bytes)
 }
 
 /// libpq's `isspace`, in the C locale.

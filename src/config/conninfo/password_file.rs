@@ -34,7 +34,7 @@ impl PasswordFile {
         if std::os::unix::fs::PermissionsExt::mode(&about.permissions()) & 0o077 != 0 {
             return Err(Unread::TooOpen);
         }
-        fs::read(path).map(Self).map_err(Unread::Failed)
+        super::read_file(path).map(Self).map_err(Unread::Failed)
     }
 
     /// The password of the first line that fits. Lines that are not UTF-8 are passed over.
@@ -59,6 +59,13 @@ impl PasswordFile {
             }
         }
         Some(plain)
+    }
+}
+
+#[cfg(fuzzing)]
+impl From<Vec<u8>> for PasswordFile {
+    fn from(text: Vec<u8>) -> Self {
+        Self(text)
     }
 }
 

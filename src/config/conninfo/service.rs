@@ -3,7 +3,7 @@
 use super::{KEYS, Key, Refusal, is_blank};
 
 /// The keys and values of the section `[service]`; `None` if there is no such section. `file` is for messages.
-pub(super) fn section(text: &[u8], service: &str, file: &str) -> Result<Option<Vec<(&'static Key, String)>>, Refusal> {
+pub(crate) fn section(text: &[u8], service: &str, file: &str) -> Result<Option<Vec<(&'static Key, String)>>, Refusal> {
     let title = format!("[{service}]");
     let mut found = None;
     for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {

@@ -4,10 +4,9 @@
 //! files and nothing else; variables and folders are given.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{KEYS, Key, Origin, Parameters, Refusal, keys, service};
+use super::{KEYS, Key, Origin, Parameters, Refusal, keys, read_file, service};
 
 /// Variables that are no key's: server settings that libpq sends at start-up, with their names.
 pub(crate) const SETTINGS: [(&str, &str); 3] = [("PGDATESTYLE", "datestyle"), ("PGTZ", "timezone"), ("PGGEQO", "geqo")];
@@ -120,7 +119,7 @@ impl Sources {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, Refusal> {
-    fs::read(file).map_err(|error| Refusal::new(format!("{} could not be read: {error}", shown(file))))
+    read_file(file).map_err(|error| Refusal::new(format!("{} could not be read: {error}", shown(file))))
 }
 
 fn shown(file: &Path) -> String {

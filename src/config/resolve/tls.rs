@@ -7,14 +7,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::super::conninfo::{Parameters, Refusal, Sources};
+use super::super::conninfo::{Parameters, Refusal, Sources, read_file};
 use super::super::target::{
     CertificateMode, ClientIdentity, Negotiation, PemFile, RootCertificates, Secret, SslMode, TlsSettings, TlsVersion,
 };
 use super::values::{bad, one_of};
-
-/// No file of certificates is larger; the system's whole bundle is about 250 kB.
-const MAX_BYTES: u64 = 16 << 20;
 
 pub(super) fn settings(parameters: &Parameters, sources: Option<&Sources>) -> Result<TlsSettings, Refusal> {
     let modes = [
@@ -215,10 +212,9 @@ impl Files<'_> {
                 return Ok(None);
             }
             Err(error) => return Err(failed(error.to_string())),
-            Ok(about) if about.len() > MAX_BYTES => return Err(failed("it is larger than 16 MiB".into())),
             Ok(_) => {}
         }
-        let bytes = fs::read(&path).map_err(|error| failed(error.to_string()))?;
+        let bytes = read_file(&path).map_err(|error| failed(error.to_string()))?;
         Ok(Some(PemFile {
             path,
             bytes: bytes.into(),
@@ -250,5 +246,161 @@ impl Files<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::{Path, PathBuf};
+
+    use super::super::super::conninfo::{Sources, parse};
+    use super::super::super::target::{RootCertificates, SslMode, TlsSettings};
+    use super::settings;
+
+    /// A home with the user's own certificates in it.
+    struct Home(PathBuf);
+
+    impl Home {
+        fn new(name: &str) -> Self {
+            let home = std::env::temp_dir().join(format!("gdbpool-tls-{}-{name}", std::process::id()));
+            fs::create_dir_all(home.join(".postgresql/lists")).expect("make a home");
+            Self(home)
+        }
+
+        fn with(self, name: &str, mode: u32) -> Self {
+            let path = self.0.join(".postgresql").join(name);
+            fs::write(&path, name).expect("write a file");
+            fs::set_permissions(&path, Permissions::from_mode(mode)).expect("set its mode");
+            self
+        }
+
+        fn path(&self, name: &str) -> String {
+            self.0.join(".postgresql").join(name).display().to_string()
+        }
+
+        fn settings(&self, text: &str) -> Result<TlsSettings, String> {
+            let sources = Sources {
+                home: Some(self.0.clone()),
+                ..Sources::default()
+            };
+            let mut parameters = parse(text).expect("a sound string");
+            parameters.complete(Some(&sources)).expect("sound sources");
+            settings(&parameters, Some(&sources)).map_err(|refusal| refusal.to_string())
+        }
+
+        #[track_caller]
+        fn refuses(&self, text: &str, part: &str) {
+            let refusal = self.settings(text).expect_err(text);
+            assert!(refusal.contains(part), "{text}: {refusal}");
+        }
+    }
+
+    impl Drop for Home {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn the_users_own_files_are_found_and_named_ones_go_before() {
+        let files = [
+            "root.crt",
+            "root.crl",
+            "postgresql.crt",
+            "other.crt",
+            "lists/b",
+            "lists/a",
+        ];
+        let home = files
+            .into_iter()
+            .fold(Home::new("own"), |home, name| home.with(name, 0o644));
+        let home = home.with("postgresql.key", 0o600).with("other.key", 0o600);
+        let found = home.settings("").expect("sound files");
+        assert_eq!(found.mode, SslMode::Prefer);
+        assert!(matches!(&found.root, RootCertificates::Pem(file) if &*file.bytes == b"root.crt"));
+        assert_eq!(found.revocation.len(), 1);
+        let identity = found.identity.expect("a certificate");
+        assert_eq!(
+            (&*identity.certificate.bytes, &*identity.key.bytes),
+            (&b"postgresql.crt"[..], &b"postgresql.key"[..])
+        );
+
+        let text = format!("sslcert={} sslkey={}", home.path("other.crt"), home.path("other.key"));
+        let identity = home
+            .settings(&text)
+            .expect("sound files")
+            .identity
+            .expect("a certificate");
+        assert_eq!(&*identity.certificate.bytes, b"other.crt");
+        let lists = home
+            .settings(&format!("sslcrldir={}", home.path("lists")))
+            .expect("sound files")
+            .revocation;
+        assert_eq!(
+            lists.iter().map(|list| &*list.bytes).collect::<Vec<_>>(),
+            [b"lists/a", b"lists/b"]
+        );
+
+        let none = home.settings("sslmode=disable").expect("nothing is read");
+        assert!(none.root == RootCertificates::Absent && none.identity.is_none() && none.revocation.is_empty());
+        assert!(
+            home.settings("sslcertmode=disable")
+                .expect("sound files")
+                .identity
+                .is_none()
+        );
+        assert_eq!(
+            home.settings("sslrootcert=system").expect("sound").root,
+            RootCertificates::System
+        );
+    }
+
+    #[test]
+    fn what_is_missing_counts_where_it_must() {
+        let home = Home::new("missing");
+        let found = home
+            .settings("sslmode=require sslrootcert=/nowhere/x sslcert=/nowhere/y")
+            .expect("as libpq");
+        assert!(found.root == RootCertificates::Absent && found.identity.is_none());
+        home.refuses("sslmode=verify-ca", "sslrootcert");
+        home.refuses("sslmode=verify-full sslrootcert=/nowhere/x", "sslrootcert");
+        home.refuses("sslcertmode=require", "sslcertmode");
+        let home = home.with("root.crt", 0o644).with("postgresql.crt", 0o644);
+        home.refuses("", "sslkey");
+        home.refuses("sslkey=engine:key", "sslkey");
+        home.refuses("sslcertmode=disable sslcrl=/nowhere/x", "sslcrl");
+        home.refuses("sslcertmode=disable sslcrldir=/nowhere", "sslcrldir");
+        home.refuses(
+            &format!("sslcertmode=disable sslcrldir={}", home.path("lists")),
+            "sslcrldir has no file",
+        );
+    }
+
+    #[test]
+    fn a_key_that_others_may_use_is_refused() {
+        for (mode, taken) in [
+            (0o600, true),
+            (0o400, true),
+            (0o644, false),
+            (0o660, false),
+            (0o601, false),
+        ] {
+            let home = Home::new("key")
+                .with("postgresql.crt", 0o644)
+                .with("postgresql.key", mode);
+            match home.settings("") {
+                Ok(_) => assert!(taken, "{mode:o}"),
+                Err(refusal) => assert!(!taken && refusal.contains("sslkey"), "{mode:o}: {refusal}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_without_an_end_is_not_read_for_ever() {
+        if Path::new("/dev/zero").exists() {
+            Home::new("endless").refuses("sslmode=verify-ca sslrootcert=/dev/zero", "larger than 16 MiB");
+        }
     }
 }
