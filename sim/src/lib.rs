@@ -40,6 +40,7 @@ pub use crate::history::{Closing, Durability, End, Event, EventKind, History, Le
 pub use crate::manual::Manual;
 pub use crate::network::{ConnectMode, Listener};
 pub use crate::pipe::{Cut, Direction, PipeControl, PipeEnd, PipeOptions, PipeReader, PipeWriter};
+pub use crate::postgres::{Authentication, BackendView, Cluster, ClusterConfig, DirectError, NodeHandle};
 pub use crate::random::Stream;
 pub use crate::runtime::SimRuntime;
 pub use crate::schedule::{Choices, Schedule};

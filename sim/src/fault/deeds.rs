@@ -26,7 +26,6 @@ impl Shared {
     }
 
     /// Something happened at a server. `connection` is the one it happened to.
-    #[expect(dead_code, reason = "called by the cluster, which comes next")]
     pub(crate) fn happened(&self, node: &str, event: ServerEvent, connection: Option<u64>) {
         let fired = self.lock().injector.server_event(node, event);
         self.fire(fired, connection);

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use futures::channel::mpsc;
 use futures::{AsyncRead, AsyncWrite, StreamExt};
-use gdbpool::{BoxStream, Runtime, SocketOptions};
+use gdbpool::{BoxStream, Endpoint, Runtime, SocketOptions};
 use gdbpool_sim::{ScriptedServer, Sim, SimRuntime};
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Notification};
 
@@ -75,6 +75,37 @@ pub async fn connect_with(
     config: &Config,
 ) -> Result<Connected, tokio_postgres::Error> {
     let stream = Tokio(stream(runtime, server).await.expect("the server listens"));
+    connect_over(runtime, stream, config).await
+}
+
+/// Connects to a node of a cluster, as user `app` unless the configuration says otherwise.
+pub async fn connect_node(runtime: &SimRuntime, node: &str) -> Result<Connected, tokio_postgres::Error> {
+    let mut config = Config::new();
+    config.user("app").dbname("postgres");
+    connect_node_with(runtime, node, &config).await
+}
+
+pub async fn connect_node_with(
+    runtime: &SimRuntime,
+    node: &str,
+    config: &Config,
+) -> Result<Connected, tokio_postgres::Error> {
+    let stream = node_stream(runtime, node).await.expect("the node listens");
+    connect_over(runtime, stream, config).await
+}
+
+/// A bare connection to a node of a cluster.
+pub async fn node_stream(runtime: &SimRuntime, node: &str) -> io::Result<Tokio> {
+    let addresses = runtime.resolve(node, 5432).await?;
+    let stream = runtime.connect(&Endpoint::Tcp(addresses[0]), &SocketOptions::default());
+    Ok(Tokio(stream.await?))
+}
+
+async fn connect_over(
+    runtime: &SimRuntime,
+    stream: Tokio,
+    config: &Config,
+) -> Result<Connected, tokio_postgres::Error> {
     let (client, mut connection) = config.connect_raw(stream, NoTls).await?;
     let (sender, notifications) = mpsc::unbounded();
     let (ended, end) = mpsc::unbounded();
