@@ -103,7 +103,7 @@ impl PoolConfig {
     ///
     /// # Errors
     /// [`BadInput::Name`] for a name that is empty or holds a NUL, [`BadInput::Dsn`] for a connection string that cannot be
-    /// used; the message names the key, never its value.
+    /// used; the message names the key, never its value (but the path of a file that cannot be used).
     pub fn new(name: &str, dsn: &str) -> Result<Self, Error> {
         check_name(name)?;
         Ok(Self::with_target(name, resolve::target(dsn, None)?))

@@ -2,7 +2,6 @@
 //!
 //! Values only, whole and checked: whoever dials needs no file, no environment and no default of its own. Made by the
 //! readers beside this file. Nothing here shows a secret in `Debug`.
-#![allow(dead_code, reason = "host lists and TLS are read and dialled in the next steps")]
 
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
