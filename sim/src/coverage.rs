@@ -39,6 +39,34 @@ pub const SQLSTATES: &[&str] = &[
     "42P01", "53300", "55000", "55P03", "57014", "57P01", "57P02", "57P03",
 ];
 
+/// The named points of the library. They are there when it is built with `--cfg gdbpool_points`, and only then.
+pub const POINTS: &[&str] = &[
+    "cancel.connecting",
+    "cancel.sent",
+    "checkin.begun",
+    "checkout.granted",
+    "checkout.passed_on",
+    "checkout.queued",
+    "checkout.validating",
+    "connect.ready",
+    "connect.started",
+    "dial.authenticated",
+    "dial.connected",
+    "fence.admitted",
+    "listener.dialling",
+    "listener.listen_sent",
+    "listener.lost",
+    "prepare.queued",
+    "settle.begun",
+    "settle.cleaning_up",
+    "settle.done",
+    "settle.rolling_back",
+    "transaction.before_commit",
+    "transaction.before_rollback",
+    "transaction.begin_queued",
+    "transaction.commit_answered",
+];
+
 /// Counts how often a condition held at a place: `sometimes!(run, "name", condition)`, where `run` is a
 /// [`Sim`](crate::Sim) or [`SimRuntime`](crate::SimRuntime). A name whose condition never holds is reported as unseen.
 #[macro_export]
@@ -49,12 +77,18 @@ macro_rules! sometimes {
 }
 
 impl Coverage {
-    /// Every name that the simulator knows of, unseen: all kinds of faults and [`SQLSTATES`].
+    /// Every name that the simulator knows of, unseen: all kinds of faults, [`SQLSTATES`], and
+    /// [`POINTS`] if the library has them in this build.
     #[must_use]
     pub fn expected() -> Self {
         let mut coverage = Self::default();
         for kind in FaultKind::names() {
             coverage.declare(&format!("fault.{kind}.applied"));
+        }
+        if cfg!(gdbpool_points) {
+            POINTS
+                .iter()
+                .for_each(|point| coverage.declare(&format!("point.{point}")));
         }
         for code in SQLSTATES {
             coverage.declare(&format!("sqlstate.{code}"));

@@ -35,7 +35,7 @@ mod trace;
 mod value;
 pub mod wire;
 
-pub use crate::coverage::{Coverage, SQLSTATES};
+pub use crate::coverage::{Coverage, POINTS, SQLSTATES};
 pub use crate::history::{Closing, Durability, End, Event, EventKind, History, Leftover, Role, Status, op_of};
 pub use crate::manual::Manual;
 pub use crate::network::{ConnectMode, Listener};

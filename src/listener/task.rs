@@ -21,7 +21,7 @@ use super::machine::{Limits, Machine, Step, SubscriberId};
 use super::outlet::Mouth;
 use crate::Instant;
 use crate::cancel::Cancel;
-use crate::runtime::BoxFuture;
+use crate::runtime::{BoxFuture, point};
 
 /// So many rounds in one turn, then other tasks have theirs.
 const ROUNDS: u32 = 16;
@@ -190,6 +190,7 @@ impl Task {
     }
 
     fn ended(&mut self, now: Instant) {
+        point!(self.hub.beside.runtime, "listener.lost");
         self.link = Link::Down;
         self.test = None;
         let random = self.random();
@@ -246,8 +247,14 @@ impl Task {
         while let Some(step) = self.machine.next(now, self.random()) {
             moved = true;
             match (step, &mut self.link) {
-                (Step::Dial, _) => self.link = Link::Dialling(Box::pin(Line::dial(self.hub.beside.clone()))),
-                (Step::Send(sql), Link::Up(line)) => line.send(cx, sql),
+                (Step::Dial, _) => {
+                    point!(self.hub.beside.runtime, "listener.dialling");
+                    self.link = Link::Dialling(Box::pin(Line::dial(self.hub.beside.clone())));
+                }
+                (Step::Send(sql), Link::Up(line)) => {
+                    line.send(cx, sql);
+                    point!(self.hub.beside.runtime, "listener.listen_sent");
+                }
                 (Step::Beat, Link::Up(line)) => line.beat(cx),
                 (Step::SelfTest(channel), _) => {
                     self.test = Some(Box::pin(line::notify(self.hub.beside.clone(), channel)));

@@ -21,6 +21,7 @@ use super::shared::{Books, Shared};
 use crate::Instant;
 use crate::error::{Error, ErrorKind, Outcome, Phase};
 use crate::observe::PoolMetrics;
+use crate::runtime::point;
 use crate::session::{Abandoned, Mode, Session};
 
 /// A session on its way to a caller. Dropped on the way, it goes to the next one.
@@ -93,6 +94,7 @@ impl Granted {
     /// The lease, which takes the channel it came through back to the shelf.
     fn accept(mut self, hand_off: Option<HandOff>) -> Option<Lease> {
         let (pool, session) = self.goods.take()?;
+        point!(pool.runtime, "checkout.granted");
         Some(Lease::new(pool, self.slot, session, hand_off))
     }
 }
@@ -100,6 +102,7 @@ impl Granted {
 impl Drop for Granted {
     fn drop(&mut self) {
         if let Some((pool, session)) = self.goods.take() {
+            point!(pool.runtime, "checkout.passed_on");
             pool.pass_on(self.slot, session);
         }
     }
@@ -172,6 +175,7 @@ pub(super) async fn checkout<'a>(
         let (granted, hand_off) = match asked {
             Asked::Session(granted) => (granted, None),
             Asked::Wait(mut place) => {
+                point!(pool.runtime, "checkout.queued");
                 let delivery = watch.borrow_mut().limit_pinned(deadline, Pin::new(&mut place)).await;
                 match delivery {
                     Ok(Delivery::Session(granted)) => (granted, place.hand_off.take()),
@@ -266,6 +270,7 @@ async fn validate<'a>(
     spent: &mut Spent,
 ) -> Result<Result<Lease, Asked<'a>>, Error> {
     spent.queued_until(pool.runtime.now());
+    point!(pool.runtime, "checkout.validating");
     let limit = deadline.min(spent.since + pool.config.ping_timeout);
     let answered = pool.deadlines.limit(limit, lease.ping()).await;
     let now = pool.runtime.now();

@@ -14,6 +14,7 @@ use super::ledger::{ConnectFailure, SlotId};
 use super::report::{ConnectFault, connect_error};
 use super::shared::Shared;
 use crate::Instant;
+use crate::runtime::point;
 use crate::session::{DialError, Ended, Ending, Session, dial};
 
 /// Tells the ledger how the task ended, also when the executor drops it.
@@ -42,6 +43,7 @@ pub(super) fn open(pool: Arc<Shared>, slot: SlotId) -> impl Future<Output = ()> 
 }
 
 async fn keep(mut keeper: Keeper, pool: Arc<Shared>, slot: SlotId) {
+    point!(pool.runtime, "connect.started");
     let since = pool.runtime.now();
     let deadline = since + pool.config.connect_timeout;
     let fault = match dial(&pool.runtime, &pool.plan, deadline).await {
@@ -50,6 +52,7 @@ async fn keep(mut keeper: Keeper, pool: Arc<Shared>, slot: SlotId) {
             let mut driving = pin!(driver.run());
             match set_up(&pool, session, deadline, driving.as_mut()).await {
                 Ok(session) => {
+                    point!(pool.runtime, "connect.ready");
                     keeper.stage = Stage::Driving(Arc::clone(&ending));
                     pool.connected(slot, session, ending, since);
                     driving.await;

@@ -23,7 +23,7 @@ use crate::cancel::Cancel;
 use crate::config::PoolConfig;
 use crate::error::Error;
 use crate::observe::{self, Broadcast, PoolMetrics};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, point};
 use crate::session::{DialPlan, Dropped, Ending, Need, Session, SettleError, Verdict, settle};
 
 /// One pool.
@@ -150,6 +150,7 @@ impl Shared {
         discard: bool,
         hand_off: Option<HandOff>,
     ) {
+        point!(self.runtime, "checkin.begun");
         session.close_fence();
         let now = self.coarse_now();
         let verdict = session.verdict();

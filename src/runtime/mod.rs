@@ -89,7 +89,23 @@ pub trait Runtime: Send + Sync + 'static {
     /// # Cancel safety
     /// Yes: dropping the future abandons the attempt and closes the socket.
     fn connect(&self, to: &Endpoint, options: &SocketOptions) -> BoxFuture<'static, io::Result<BoxStream>>;
+
+    /// A named place of the library is passed; the simulator counts it, and may begin a fault there.
+    #[cfg(gdbpool_points)]
+    #[doc(hidden)]
+    fn point(&self, _name: &'static str) {}
 }
+
+/// Passes a named place. Compiled to nothing, unless the library is built for the simulator with `--cfg gdbpool_points`.
+///
+/// No lock of the library may be held there: what begins may wake tasks.
+macro_rules! point {
+    ($runtime:expr, $name:literal) => {
+        #[cfg(gdbpool_points)]
+        $crate::Runtime::point(&*$runtime, $name);
+    };
+}
+pub(crate) use point;
 
 /// A shared runtime is a runtime: pools can share one, and its users can ask it for the present instant.
 impl<R: Runtime + ?Sized> Runtime for Arc<R> {
@@ -115,5 +131,10 @@ impl<R: Runtime + ?Sized> Runtime for Arc<R> {
 
     fn connect(&self, to: &Endpoint, options: &SocketOptions) -> BoxFuture<'static, io::Result<BoxStream>> {
         (**self).connect(to, options)
+    }
+
+    #[cfg(gdbpool_points)]
+    fn point(&self, name: &'static str) {
+        (**self).point(name);
     }
 }

@@ -13,7 +13,7 @@ use postgres_protocol::message::frontend;
 
 use super::dial::Address;
 use super::tls::Secured;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, point};
 
 /// How a cancel request ended.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ pub(crate) enum CancelRequest {
 /// Sends one cancel request, to the very address of the session, and encrypted if the session is: the key in it is as good as
 /// a password. No deadline of its own: the caller's holds.
 pub(crate) async fn send(runtime: &dyn Runtime, address: &Address, pid: i32, key: i32) -> CancelRequest {
+    point!(runtime, "cancel.connecting");
     let Some(Secured { mut stream, .. }) = connect(runtime, address).await else {
         return CancelRequest::NotSent;
     };
@@ -37,6 +38,7 @@ pub(crate) async fn send(runtime: &dyn Runtime, address: &Address, pid: i32, key
     let mut exchange = pin!(async {
         stream.write_all(&request).await?;
         stream.flush().await?;
+        point!(runtime, "cancel.sent");
         let mut rest = [0; 16];
         while stream.read(&mut rest).await? != 0 {}
         Ok::<_, io::Error>(())

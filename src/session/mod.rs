@@ -71,7 +71,7 @@ use self::statements::StatementCache;
 use self::tap::Observed;
 use self::wire::Wire;
 use crate::config::Pooling;
-use crate::runtime::{Endpoint, Runtime};
+use crate::runtime::{Endpoint, Runtime, point};
 use crate::sql;
 
 /// Jobs a session's driver may have waiting: one settling, and the prepares of one lease's concurrent calls.
@@ -373,6 +373,7 @@ impl Session {
         if queued.is_err() {
             return Err(self.lost(None));
         }
+        point!(self.runtime, "prepare.queued");
         match answer.await {
             Ok(Ok(prepared)) => Ok(prepared),
             Ok(Err(error)) => Err(self.prepare_failed(error)),

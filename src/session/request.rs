@@ -18,7 +18,7 @@ use super::block::{self, Block};
 use super::fence::Ticket;
 use super::wire::Steering;
 use super::{Ended, Mode, Prepared, Session, mark};
-use crate::runtime::BoxFuture;
+use crate::runtime::{BoxFuture, point};
 
 /// Why a request failed, as far as the session knows.
 #[derive(Debug)]
@@ -534,6 +534,7 @@ impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Entering<'_, T, F>
             admitted.was_last();
         }
         drop(admitted);
+        point!(self.session.runtime, "fence.admitted");
         Ok(polled)
     }
 }

@@ -18,6 +18,7 @@ use super::abandoned::{Abandoned, Dropped};
 use super::cancel_request::CancelRequest;
 use super::clean_up::{CLEAN_UP, CleanUpReport};
 use super::observer::{Facts, Status};
+use crate::runtime::point;
 
 /// What a returned session needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -136,6 +137,7 @@ pub(crate) async fn settle(
     dropped: Option<Dropped>,
     mut found: impl FnMut(Abandoned) + Send,
 ) -> Result<(), SettleError> {
+    point!(session.runtime, "settle.begun");
     let mut plan = Settling::new(need, session.is_pooled());
     loop {
         let facts = session.observed.facts();
@@ -148,13 +150,17 @@ pub(crate) async fn settle(
                     found(dropped.fate(&session.observed.facts()));
                 }
             }
-            Step::RollBack => session
-                .client
-                .batch_execute("ROLLBACK")
-                .await
-                .map_err(|_| failed(session))?,
-            Step::CleanUp => clean_up(session).await?,
+            Step::RollBack => {
+                point!(session.runtime, "settle.rolling_back");
+                let rolled_back = session.client.batch_execute("ROLLBACK").await;
+                rolled_back.map_err(|_| failed(session))?;
+            }
+            Step::CleanUp => {
+                point!(session.runtime, "settle.cleaning_up");
+                clean_up(session).await?;
+            }
             Step::Done => {
+                point!(session.runtime, "settle.done");
                 session.reset_marks();
                 return Ok(());
             }

@@ -15,6 +15,7 @@ use super::fence::Ticket;
 use super::observer::{Status, Transactions};
 use super::request::{Failure, Flight};
 use super::{Mode, Session};
+use crate::runtime::point;
 
 /// What the tap has counted, at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -61,6 +62,7 @@ impl Session {
             return Err(self.lost(Some(self.observed.written())));
         };
         drop(admitted);
+        point!(self.runtime, "transaction.begin_queued");
         let beginning = Beginning {
             answer: Box::pin(answer),
             read: None,

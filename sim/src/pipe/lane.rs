@@ -70,7 +70,7 @@ pub(crate) struct Lane {
     busy_until: Instant,
     lost_since: Option<Instant>,
     popped: u64,
-    tries: [u64; 2],
+    tries: [(u64, u64); 2],
     random: Stream,
     storms: Stream,
 }
@@ -366,7 +366,7 @@ impl Lane {
             busy_until: Instant::from_nanos(0),
             lost_since: None,
             popped: 0,
-            tries: [0; 2],
+            tries: [(u64::MAX, 0); 2],
             random,
             storms,
         }
@@ -483,15 +483,17 @@ impl Lane {
         count
     }
 
-    /// Whether the present call is pending for nothing; `side` is zero for reads.
+    /// Whether the present call is pending for nothing; `side` is zero for reads. For each `key`, which counts what has
+    /// moved, that ends once and for all: a caller that asks twice in each of its polls must not be woken for ever.
     fn storms(&mut self, side: usize, key: u64) -> bool {
         if self.conditions.storm == 0 {
             return false;
         }
-        let tries = self.tries[side];
+        let (last, tries) = self.tries[side];
+        let tries = if last == key { tries } else { 0 };
         let number = self.storms.at(key * 16 + side as u64 * 8 + tries);
         let storm = tries < LONGEST_STORM && number % 100 < u64::from(self.conditions.storm);
-        self.tries[side] = if storm { tries + 1 } else { 0 };
+        self.tries[side] = (key, if storm { tries + 1 } else { LONGEST_STORM });
         storm
     }
 

@@ -23,6 +23,7 @@ use crate::interaction::failure::{self, Circumstance};
 use crate::interaction::statement::on;
 use crate::pool::Lease;
 use crate::route::Access;
+use crate::runtime::point;
 use crate::session::{Beginning, Ended, Failure};
 use crate::sql::{self, Commits};
 
@@ -423,6 +424,7 @@ impl Core {
         let begun = self.state().watch.is_some();
         let done = match begun {
             true => {
+                point!(self.lease.runtime(), "transaction.before_rollback");
                 let ending = async {
                     let sent = pin!(session.client().batch_execute("ROLLBACK"));
                     let done = session.request_last(self.lease.ticket(), sent).await;
@@ -468,8 +470,10 @@ impl Core {
         let session = self.lease.session();
         let before = session.transaction_facts();
         let company = self.company();
+        point!(self.lease.runtime(), "transaction.before_commit");
         let sent = pin!(session.client().simple_query(COMMIT));
         let answer = session.request_last(self.lease.ticket(), sent).await;
+        point!(self.lease.runtime(), "transaction.commit_answered");
         let now = session.transaction_facts();
         self.look_at_begin_before(company);
         if let Some(alone) = self.state().alone {

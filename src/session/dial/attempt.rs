@@ -18,7 +18,7 @@ use super::role::{Judgement, Question, Seen, judge};
 use super::ways::{Way, Ways};
 use super::{Address, DialPlan, Log, Visit};
 use crate::config::target::{CertificateMode, ChannelBinding, Target};
-use crate::runtime::{Endpoint, Runtime};
+use crate::runtime::{Endpoint, Runtime, point};
 use crate::session::Session;
 use crate::session::auth_gate::AuthRefusal;
 use crate::session::bound::{Bind, RawConnection};
@@ -87,7 +87,9 @@ impl Attempt<'_> {
 
     async fn in_one_way(&self, way: Way) -> Result<(Arc<Session>, Driver), Fault> {
         let secured = self.connect(way).await?;
+        point!(self.runtime, "dial.connected");
         let started = self.start_up(secured).await?;
+        point!(self.runtime, "dial.authenticated");
         let started = self.check_role(started).await?;
         let backend = started.observed.facts().backend;
         let backend = backend.ok_or(Fault::Strange("no process id was sent"))?;
