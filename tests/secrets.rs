@@ -13,6 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+
 use gdbpool::{BoxFuture, ConnectionPool, Error, ErrorKind, InteractionPool, PoolConfig, Runtime};
 
 use crate::runtimes::{on_each, until};
@@ -20,6 +24,9 @@ use crate::support::{Auth, Cluster, ClusterOptions, Server};
 
 /// Part of every password here, in whatever form it is written.
 const SECRET: &str = "hunter2";
+
+/// What means something in a connection string, and what does not.
+const ODD: &str = "@/?:#%&='\\ [],;1aé\t";
 
 /// Part of every parameter value here.
 const VALUE: &str = "sesame7";
@@ -106,6 +113,43 @@ fn a_bad_dsn_does_not_show_its_password() {
         assert_quiet(&all_of(&error));
         assert!(error.to_string().contains(names), "{dsn}: {error}");
     }
+}
+
+/// A password with anything in it, written as it comes, without a quote or a percent sign where one is needed.
+#[test]
+fn no_piece_of_a_raw_password_shows() {
+    let odd = || prop::collection::vec(prop::sample::select(ODD.chars().collect::<Vec<_>>()), 0..5);
+    let forms = prop::sample::select(vec![
+        ("host=h user=u password=", " dbname=d"),
+        ("host=h password='", "' user=u"),
+        ("password = ", ""),
+        ("postgresql://u:", "@h/d"),
+        ("postgresql://u:", "@h:5432,i/d?sslmode=disable"),
+        ("postgres://h/d?user=u&password=", ""),
+        ("postgres://h?user=u&password=", "&application_name=x"),
+        ("postgresql://u:", "@[::1]"),
+        ("Postgres://u:", "@h/d?sslmode=prefer"),
+    ]);
+    let mut runner = TestRunner::deterministic();
+    let (mut taken, mut refused) = (0, 0);
+    for _ in 0..5_000 {
+        let tree = (forms.clone(), odd(), odd()).new_tree(&mut runner).expect("a form");
+        let ((before, behind), left, right) = tree.current();
+        let (left, right) = (String::from_iter(left), String::from_iter(right));
+        let dsn = format!("{before}{left}{SECRET}{right}{behind}");
+        let shown = match PoolConfig::new("main", &dsn) {
+            Ok(config) => {
+                taken += 1;
+                format!("{config:?} {config:#?}")
+            }
+            Err(error) => {
+                refused += 1;
+                all_of(&error)
+            }
+        };
+        assert!(!shown.contains(SECRET), "{dsn:?} shows it: {shown}");
+    }
+    assert!(taken > 500 && refused > 500, "{taken} {refused}");
 }
 
 #[test]

@@ -97,7 +97,10 @@ fn trapped(sim: &Sim, program: impl FnOnce(&Sim)) {
 
 #[test]
 fn the_library_and_the_simulator_ask_the_system_nothing() {
-    for (seed, schedule) in [Schedule::Fifo, Schedule::Random, Schedule::Pct { depth: 3 }].into_iter().enumerate() {
+    for (seed, schedule) in [Schedule::Fifo, Schedule::Random, Schedule::Pct { depth: 3 }]
+        .into_iter()
+        .enumerate()
+    {
         let sim = Sim::with_schedule(seed as u64, schedule);
         trapped(&sim, program::run);
         assert!(sim.trace_events() > 500);
@@ -147,7 +150,10 @@ fn every_trap_springs() {
         let output = run(leak);
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "{leak} was let through");
-        assert!(text.contains(&format!("trap: {function} was called inside a run")), "{text}");
+        assert!(
+            text.contains(&format!("trap: {function} was called inside a run")),
+            "{text}"
+        );
         assert!(text.contains("a_leak_for_another_process"), "the way is shown: {text}");
     }
     assert!(run("nothing").status.success());
