@@ -65,7 +65,7 @@ fn leg(seed: u64, shown: Range<u64>) -> Leg {
     };
     let sim = Sim::with_schedule(seed, schedule);
     sim.keep_trace_between(shown);
-    if seed % 3 > 0 {
+    if !seed.is_multiple_of(3) {
         sim.set_faults(faults());
     }
     if seed % 3 > 1 {
