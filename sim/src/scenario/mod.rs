@@ -1,6 +1,6 @@
 //! Scenarios: a cluster, programs of clients over `gdbpool`, faults and a schedule, all as plain data.
 //!
-//! Made by a strategy or by hand, run by [`run`], judged by [`check`](crate::oracle::check), shrunk, saved, printed. The
+//! Made by a strategy or by hand, run, judged by [`check`](crate::oracle::check), shrunk, saved, printed. The
 //! types here only say what happens; nothing in this file does it.
 
 mod client;
