@@ -219,7 +219,25 @@ fn run_once<'a>(
     async move {
         // For both waits, of the checkout and of the answer: it is the call that has a place, not each of its phases.
         let mut watch = pool.watch();
-        let lease = &order.check_out_watched(pool, &mut watch, tries).await?;
+        let lease = order.check_out_watched(pool, &mut watch, tries).await?;
+        run_on(order, pool, &lease, &mut watch, tries, keep).await
+    }
+}
+
+/// What follows the checkout. On its own, so that both parts of a try have the same room.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an `async fn` would have room for its arguments twice"
+)]
+fn run_on<'a>(
+    order: &'a Order<'_, '_>,
+    pool: &'a ConnectionPool,
+    lease: &'a Lease,
+    watch: &'a mut Watch<'_>,
+    tries: &'a mut Tries,
+    keep: Keep,
+) -> impl Future<Output = Result<Answer, Error>> {
+    async move {
         let ready = match order.ready_at_once(lease)? {
             Some(ready) => {
                 tries.lap(order, Phase::Preparing);
@@ -242,7 +260,7 @@ fn run_once<'a>(
                 let done = watch.limit_pinned(deadline, running.as_mut()).await;
                 done.map_err(|_| Stop::TimedOut)
             }
-            Some(_) => order.unless_stopped(lease, tries.deadline, running.as_mut()).await,
+            Some(_) => Box::pin(order.unless_stopped(lease, tries.deadline, running.as_mut())).await,
         };
         let stop = match stopped {
             Ok(answer) => return answer.inspect_err(|error| forget_stale(lease, &order.asked.sql, error)),

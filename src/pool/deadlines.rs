@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -25,7 +25,7 @@ pub(crate) struct Elapsed;
 pub(crate) struct Deadlines {
     table: Mutex<Table>,
     /// Counts the rounds in which anything was due: while it stands still, whatever is in the table stays there.
-    rounds: AtomicU64,
+    rounds: AtomicU32,
     /// Notified when upkeep must look earlier than it means to.
     pub(crate) wake: Event,
 }
@@ -41,7 +41,7 @@ struct Table {
 struct Entry {
     at: Instant,
     /// Grows when the entry is vacated, so that a stay that is over is not taken for another one.
-    generation: u64,
+    generation: u32,
     /// Empty while the entry is vacant.
     waker: Option<Waker>,
 }
@@ -49,8 +49,8 @@ struct Entry {
 /// One call's stay in the table.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stay {
-    index: usize,
-    generation: u64,
+    index: u32,
+    generation: u32,
 }
 
 /// One call's place in the table, kept through its phases, each of which has an end of its own: the place is taken when the
@@ -63,7 +63,7 @@ pub(crate) struct Watch<'a> {
     /// Which task it wakes, by address; the table keeps its waker.
     task: (usize, usize),
     /// The table's count of rounds at the last look.
-    rounds: u64,
+    rounds: u32,
 }
 
 /// A future with an end; made by [`Deadlines::limit`] and [`Deadlines::limit_pinned`].
@@ -161,7 +161,8 @@ impl Table {
         entry.at = at;
         entry.waker = Some(waker);
         Stay {
-            index,
+            // Bounded by the calls in progress.
+            index: index as u32,
             generation: entry.generation,
         }
     }
@@ -169,15 +170,15 @@ impl Table {
     /// The entry of a stay that is not over.
     fn find(&mut self, stay: Stay) -> Option<&mut Entry> {
         self.entries
-            .get_mut(stay.index)
+            .get_mut(stay.index as usize)
             .filter(|entry| entry.generation == stay.generation)
     }
 
     fn leave(&mut self, stay: Stay) -> Option<Waker> {
         let entry = self.find(stay)?;
-        entry.generation += 1;
+        entry.generation = entry.generation.wrapping_add(1);
         let waker = entry.waker.take();
-        self.vacant.push(stay.index);
+        self.vacant.push(stay.index as usize);
         waker
     }
 
@@ -187,7 +188,7 @@ impl Table {
             if entry.at <= now
                 && let Some(waker) = entry.waker.take()
             {
-                entry.generation += 1;
+                entry.generation = entry.generation.wrapping_add(1);
                 self.vacant.push(index);
                 out.push((entry.at, waker));
             }

@@ -4,6 +4,7 @@
 //! caller's. Whoever needs the driver relieves it: then it waits like everybody else. It polls nothing itself.
 
 use std::mem;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -19,7 +20,7 @@ pub(super) struct Helm {
 #[derive(Debug)]
 struct Seat {
     /// The number of the request.
-    owner: u64,
+    owner: NonZeroU64,
     /// Empty once it was woken, until it looks again.
     waker: Option<Waker>,
 }
@@ -30,7 +31,7 @@ impl Helm {
     }
 
     /// The only request under way takes the helm. Whoever had it was relieved before.
-    pub(super) fn take(&self, owner: u64, waker: &Waker) {
+    pub(super) fn take(&self, owner: NonZeroU64, waker: &Waker) {
         let waker = Some(waker.clone());
         let before = self.seat().replace(Seat { owner, waker });
         self.is_taken.store(true, Ordering::Release);
@@ -38,7 +39,7 @@ impl Helm {
     }
 
     /// What happens from here on wakes `waker`. `false`: this request has the helm no longer.
-    pub(super) fn keep(&self, owner: u64, waker: &Waker) -> bool {
+    pub(super) fn keep(&self, owner: NonZeroU64, waker: &Waker) -> bool {
         let mut seat = self.seat();
         let Some(seat) = seat.as_mut().filter(|seat| seat.owner == owner) else {
             return false;
@@ -50,7 +51,7 @@ impl Helm {
     }
 
     /// This request leaves the helm, if it has it. `true`: it was woken, and has not looked since.
-    pub(super) fn leave(&self, owner: u64) -> bool {
+    pub(super) fn leave(&self, owner: NonZeroU64) -> bool {
         let mut seat = self.seat();
         if seat.as_ref().is_none_or(|seat| seat.owner != owner) {
             return false;
@@ -94,11 +95,15 @@ impl Helm {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Wake, Waker};
 
     use super::Helm;
+
+    const OWNER: NonZeroU64 = NonZeroU64::MIN;
+    const NEXT: NonZeroU64 = NonZeroU64::MAX;
 
     #[derive(Default)]
     struct Count(AtomicUsize);
@@ -120,14 +125,14 @@ mod tests {
         let (woken, waker) = counted();
         let helm = Helm::default();
         assert!(!helm.wake() && !helm.nudge());
-        helm.take(3, &waker);
+        helm.take(OWNER, &waker);
         assert!(helm.wake() && helm.wake() && helm.nudge());
         assert_eq!(woken(), 1);
-        assert!(helm.keep(3, &waker));
+        assert!(helm.keep(OWNER, &waker));
         assert!(helm.wake());
         assert_eq!(woken(), 1);
-        assert!(helm.keep(3, &waker));
-        assert!(!helm.leave(3), "nothing came since it looked");
+        assert!(helm.keep(OWNER, &waker));
+        assert!(!helm.leave(OWNER), "nothing came since it looked");
         assert!(!helm.wake());
         assert_eq!(woken(), 0);
     }
@@ -136,10 +141,10 @@ mod tests {
     fn what_a_leaver_has_not_looked_at_is_said() {
         let (woken, waker) = counted();
         let helm = Helm::default();
-        helm.take(3, &waker);
+        helm.take(OWNER, &waker);
         assert!(helm.wake());
-        assert!(helm.leave(3));
-        assert!(!helm.leave(3), "it has left already");
+        assert!(helm.leave(OWNER));
+        assert!(!helm.leave(OWNER), "it has left already");
         assert_eq!(woken(), 1);
     }
 
@@ -147,13 +152,13 @@ mod tests {
     fn a_relieved_one_is_woken_and_touches_the_next_ones_place_no_more() {
         let ((woken, waker), (next_woken, next)) = (counted(), counted());
         let helm = Helm::default();
-        helm.take(3, &waker);
+        helm.take(OWNER, &waker);
         helm.relieve();
         helm.relieve();
         assert_eq!(woken(), 1);
-        assert!(!helm.keep(3, &waker));
-        helm.take(4, &next);
-        assert!(!helm.keep(3, &waker) && !helm.leave(3));
+        assert!(!helm.keep(OWNER, &waker));
+        helm.take(NEXT, &next);
+        assert!(!helm.keep(OWNER, &waker) && !helm.leave(OWNER));
         assert!(helm.wake());
         assert_eq!((woken(), next_woken()), (0, 1));
     }

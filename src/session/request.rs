@@ -4,6 +4,7 @@
 //! never polled sent nothing, and one that was dropped later is known to be in flight. It never retries.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -509,7 +510,8 @@ impl<T, F: Future<Output = Result<T, tokio_postgres::Error>>> Entering<'_, T, F>
         // Taken before anything can be answered: whatever is, wakes.
         let steers = self.is_whole && !block && self.entry.first && self.session.may_be_steered();
         if steers {
-            self.steering.take(self.entry.number, cx);
+            self.steering
+                .take(NonZeroU64::MIN.saturating_add(self.entry.number), cx);
         }
         let mut unwoken = Context::from_waker(Waker::noop());
         let mut polled = self.request.as_mut().poll(if steers { &mut unwoken } else { cx });

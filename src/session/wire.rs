@@ -6,6 +6,7 @@
 //! and ends nothing: an end that a caller meets is left to the driver.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -75,7 +76,7 @@ pub(super) struct Hold<'a> {
 pub(super) struct Steering<'a> {
     wire: &'a Wire,
     /// The number of the request, while it has the helm, as far as is known.
-    owner: Option<u64>,
+    owner: Option<NonZeroU64>,
 }
 
 /// The alarm: free, or held with what has happened meanwhile.
@@ -247,7 +248,7 @@ impl Hold<'_> {
 
 impl Steering<'_> {
     /// Takes the helm for the only request that is under way.
-    pub(super) fn take(&mut self, request: u64, cx: &Context<'_>) {
+    pub(super) fn take(&mut self, request: NonZeroU64, cx: &Context<'_>) {
         self.owner = Some(request);
         self.wire.ending.helm.take(request, cx.waker());
     }
