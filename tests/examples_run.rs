@@ -42,6 +42,13 @@ fn the_web_application_on_smol() {
     assert!(said.trim_end().ends_with("cut: [], remaining: 0 }"), "{said}");
 }
 
+#[cfg(feature = "smol")]
+#[test]
+fn tools_of_the_ecosystem() {
+    let said = run("ecosystem", &[]);
+    assert!(said.contains("V2__customers") && said.contains("ann@example.org"), "{said}");
+}
+
 #[cfg(feature = "async-std")]
 #[test]
 fn the_web_application_on_async_std() {
