@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use gdbpool::Instant;
 
 use super::Case;
-use crate::fault::{FaultKind, Micros, TimeFault};
+use crate::fault::{CancelFate, FaultKind, Micros, ProtocolFault, ServerFault, TimeFault};
 use crate::history::{Event, EventKind};
 use crate::scenario::{ClientEvent, Fate, Op, Say, Step, call_of, mark};
 
@@ -112,6 +112,31 @@ impl<'a> Index<'a> {
     /// The call of a mark.
     pub(super) fn call(&self, op: u64) -> Option<&CallView<'a>> {
         self.calls.get(&call_of(op))
+    }
+
+    /// Whether servers close the connections of cancel requests before these take effect.
+    pub(super) fn has_late_cancels(&self) -> bool {
+        let is_late = |what: &FaultKind| {
+            matches!(
+                what,
+                FaultKind::Protocol(ProtocolFault::Cancel {
+                    fate: CancelFate::Late(_),
+                    ..
+                })
+            )
+        };
+        self.case.scenario.faults.iter().any(|fault| is_late(&fault.what))
+    }
+
+    /// Whether what a client sent may reach its server long after the client is gone.
+    pub(super) fn delivers_late(&self) -> bool {
+        let is_late = |what: &FaultKind| {
+            matches!(
+                what,
+                FaultKind::Network(_) | FaultKind::Server(ServerFault::Pause { .. } | ServerFault::Slow { .. })
+            )
+        };
+        self.case.scenario.faults.iter().any(|fault| is_late(&fault.what))
     }
 
     pub(super) fn is_faultless(&self) -> bool {

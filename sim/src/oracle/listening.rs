@@ -243,10 +243,12 @@ fn server_side(index: &Index<'_>, call: &CallView<'_>, channel: &str, found: &mu
         if !listens(&session.events, channel, closed.after) || !is_alive(session.closed, closed.after) {
             continue;
         }
-        let used = session
-            .events
-            .iter()
-            .find(|event| event.seq >= closed.after && matches!(event.kind, EventKind::StatementBegan { .. }));
+        // What was sent before a connection was given up may arrive long after.
+        let mut after = session.events.iter().filter(|event| event.seq >= closed.after);
+        let used = after.find(|event| {
+            let is_statement = matches!(event.kind, EventKind::StatementBegan { .. });
+            is_statement && !index.delivers_late()
+        });
         let bound = closed.at.max(index.case.end.healed) + GOODBYE;
         let end = session.closed.map(|event| event.at);
         let text = match (used, end) {

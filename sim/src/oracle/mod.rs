@@ -21,6 +21,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::cancel::{ANSWER, PIN};
 use self::index::Index;
 use crate::history::History;
 use crate::scenario::{ClientHistory, EndState, Ran, Scenario};

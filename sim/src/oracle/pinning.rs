@@ -8,11 +8,16 @@ use super::{Oracle, Violation};
 use crate::history::{Event, EventKind, Status};
 use crate::scenario::{Answer, Op, Say, call_of};
 
+/// The statement of a handle that was taken along, and one that every function has.
+const ESCAPED: u64 = 80;
+const ALWAYS: u64 = 50;
+
 /// The statement that a client tries after its pinned transaction's time is over.
 const LATE: u64 = 70;
 
 pub(super) fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
     foreign(index, found);
+    escaped(index, found);
     for call in index.calls.values() {
         if let Some(Op::Pin { .. }) = call.op() {
             moved(index, call, found);
@@ -44,6 +49,21 @@ fn foreign(index: &Index<'_>, found: &mut Vec<Violation>) {
                 open.remove(pid);
             }
             _ => {}
+        }
+    }
+}
+
+/// A handle's statement that took effect outside of its transaction.
+fn escaped(index: &Index<'_>, found: &mut Vec<Violation>) {
+    for (op, commits) in index.commits.iter().filter(|(op, _)| **op % 100 == ESCAPED) {
+        for commit in commits {
+            let EventKind::Committed { ops, .. } = &commit.kind else {
+                continue;
+            };
+            if !ops.contains(&(op - ESCAPED + ALWAYS)) {
+                let text = format!("{op} took effect through a handle whose transaction was over");
+                found.push(Violation::new(Oracle::O6, text).with(*commit));
+            }
         }
     }
 }
@@ -124,6 +144,21 @@ mod tests {
         bench.began(1, 0, Status::Transaction);
         bench.began(1, 100, Status::Transaction);
         bench.finds(&[Oracle::O6]);
+    }
+
+    #[test]
+    fn a_handle_that_outlives_its_transaction_is_found() {
+        let mut bench = Bench::new(vec![Op::Function {
+            rows: vec![0],
+            savepoint: crate::scenario::Savepoint::None,
+            end: crate::scenario::FunctionEnd::Escape,
+        }]);
+        bench.asked(0);
+        bench.committed(1, &[0, 50, 80]);
+        bench.ended(0, Fate::Committed, &[0, 50]);
+        bench.finds(&[]);
+        bench.committed(1, &[80]);
+        bench.finds(&[Oracle::O3, Oracle::O6]);
     }
 
     #[test]

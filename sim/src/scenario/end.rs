@@ -5,7 +5,9 @@
 use gdbpool::Instant;
 
 use super::client::ClientHistory;
+use crate::coverage::Coverage;
 use crate::history::History;
+use crate::schedule::Choices;
 
 /// A run that is over.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +20,10 @@ pub struct Ran {
     pub end: EndState,
     /// The hash of everything that happened: equal scenarios have equal hashes.
     pub trace_hash: u128,
+    /// The schedule's choices that were not first-in first-out.
+    pub choices: Choices,
+    /// What was seen in it.
+    pub coverage: Coverage,
     /// Statements that the servers began.
     pub statements: u64,
 }

@@ -28,6 +28,11 @@ pub fn call_of(mark: u64) -> u64 {
     mark / STATEMENTS
 }
 
+/// The client that a mark belongs to.
+pub(super) fn client_of(mark: u64) -> i32 {
+    i32::try_from(mark / STATEMENTS / STEPS).unwrap_or(i32::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,15 +7,28 @@ mod client;
 mod end;
 mod faults;
 mod file;
+mod listen;
 mod marks;
+mod pin;
+mod play;
+mod property;
+mod run;
+mod session;
+mod statements;
 mod strategy;
+mod world;
 
 pub use self::client::{Answer, ClientEvent, ClientHistory, Failure, Fate, Heard, Say};
 pub use self::end::{EndState, PoolEnd, Ran, SessionEnd};
 pub use self::faults::{FaultClass, any_fault, faults};
 pub use self::file::{FileError, SavedScenario, as_test, replay_line};
 pub use self::marks::{CHANNELS, PROBE, ROWS, call_of, mark};
-pub use self::strategy::{clients, scenarios, steps, topologies};
+pub use self::property::{prove, still_fails};
+pub use self::run::{Broken, check_run, run};
+pub use self::strategy::{
+    clients, functions, leases, operations, pins, reads_and_writes, scenarios, scenarios_of, steps, subscriptions,
+    topologies,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -204,6 +217,8 @@ pub enum Savepoint {
 pub enum FunctionEnd {
     /// It returns `Ok`.
     Commit,
+    /// It gives its handle to a task, which uses it about when the function returns `Ok`.
+    Escape,
     /// It returns the application's own error.
     Fail,
     /// It panics.

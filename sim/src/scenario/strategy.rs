@@ -7,12 +7,11 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use proptest::strategy::ValueTree;
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::faults::{FaultClass, faults};
+use super::property::runner;
 use super::{Client, FunctionEnd, Leaves, Op, Patience, PinEnd, Savepoint, Scenario, Step, Topology};
 use crate::fault::{Delay, Jitter, Micros};
-use crate::random::mix;
 use crate::schedule::Schedule;
 
 /// Whole scenarios, faults on in four of five.
@@ -26,16 +25,22 @@ use crate::schedule::Schedule;
 /// assert!((1..=6).contains(&scenario.clients.len()));
 /// ```
 pub fn scenarios() -> BoxedStrategy<Scenario> {
-    prop_oneof![4 => scenarios_with(true), 1 => scenarios_with(false)].boxed()
+    scenarios_of(operations())
 }
 
-fn scenarios_with(faulty: bool) -> BoxedStrategy<Scenario> {
+/// Whole scenarios whose clients make these calls, faults on in four of five.
+pub fn scenarios_of(operations: BoxedStrategy<Op>) -> BoxedStrategy<Scenario> {
+    let faulty = scenarios_with(operations.clone(), true);
+    prop_oneof![4 => faulty, 1 => scenarios_with(operations, false)].boxed()
+}
+
+fn scenarios_with(operations: BoxedStrategy<Op>, faulty: bool) -> BoxedStrategy<Scenario> {
     let classes = if faulty {
         subsequence(FaultClass::ALL.to_vec(), 0..=FaultClass::ALL.len()).boxed()
     } else {
         Just(Vec::new()).boxed()
     };
-    (any::<u64>(), topologies(), clients(), classes, schedules())
+    (any::<u64>(), topologies(), clients(operations), classes, schedules())
         .prop_flat_map(|(seed, topology, clients, classes, schedule)| {
             let faults = faults(classes, topology.standbys);
             (Just((seed, topology, clients, schedule)), faults)
@@ -55,16 +60,8 @@ impl Scenario {
     /// The scenario of this number: without faults for every fifth.
     #[must_use]
     pub fn from_seed(seed: u64) -> Self {
-        let mut bytes = [0u8; 32];
-        for (place, chunk) in (0u64..).zip(bytes.chunks_mut(8)) {
-            chunk.copy_from_slice(&mix(seed ^ mix(place)).to_le_bytes());
-        }
-        let config = Config {
-            failure_persistence: None,
-            ..Config::default()
-        };
-        let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
-        let tree = scenarios_with(!seed.is_multiple_of(5)).new_tree(&mut runner);
+        let strategy = scenarios_with(operations(), !seed.is_multiple_of(5));
+        let tree = strategy.new_tree(&mut runner(seed));
         let mut scenario = tree.expect("the strategies reject nothing").current();
         scenario.seed = seed;
         scenario
@@ -116,13 +113,13 @@ pub fn topologies() -> BoxedStrategy<Topology> {
         .boxed()
 }
 
-/// The programs of one to six clients, at least some 50 statements together in the mean.
-pub fn clients() -> BoxedStrategy<Vec<Client>> {
-    vec(vec(steps(), 1..=14).prop_map(|steps| Client { steps }), 1..=6).boxed()
+/// The programs of one to six clients that make these calls: some 50 statements together in the mean.
+pub fn clients(operations: BoxedStrategy<Op>) -> BoxedStrategy<Vec<Client>> {
+    vec(vec(steps(operations), 1..=14).prop_map(|steps| Client { steps }), 1..=6).boxed()
 }
 
-/// One step of a client.
-pub fn steps() -> BoxedStrategy<Step> {
+/// One step of a client that makes one of these calls.
+pub fn steps(operations: BoxedStrategy<Op>) -> BoxedStrategy<Step> {
     let pause = prop_oneof![Just(0u64), 0..20_000u64];
     let timeout = proptest::option::weighted(0.3, prop_oneof![1..50u64, 50..5_000u64]);
     let patience = prop_oneof![
@@ -131,7 +128,7 @@ pub fn steps() -> BoxedStrategy<Step> {
         2 => (0..12u32).prop_map(Patience::Drop),
         1 => Just(Patience::Spawn),
     ];
-    (pause, ops(), timeout, patience)
+    (pause, operations, timeout, patience)
         .prop_map(|(pause, op, timeout, patience)| Step {
             pause: Micros(pause),
             op,
@@ -145,31 +142,50 @@ fn micros(below: u64) -> BoxedStrategy<Micros> {
     prop_oneof![Just(Micros(0)), (0..below).prop_map(Micros)].boxed()
 }
 
-fn ops() -> BoxedStrategy<Op> {
+/// Calls of all kinds.
+pub fn operations() -> BoxedStrategy<Op> {
+    prop_oneof![
+        16 => reads_and_writes(),
+        4 => functions(),
+        4 => pins(),
+        4 => subscriptions(),
+        2 => leases(),
+        1 => (micros(200_000), any::<bool>()).prop_map(|(span, write)| Op::Slow { span, write }),
+    ]
+    .boxed()
+}
+
+/// Single statements: what routing is about.
+pub fn reads_and_writes() -> BoxedStrategy<Op> {
     let row = || 0..super::ROWS;
     let pool = || 0..4u8;
     prop_oneof![
         5 => (row(), any::<bool>()).prop_map(|(row, marked)| Op::Read { row, marked }),
         3 => row().prop_map(|row| Op::Update { row }),
         3 => prop::bool::weighted(0.2).prop_map(|idempotent| Op::Insert { idempotent }),
-        4 => functions(),
-        4 => pins(),
-        2 => (0..3u8).prop_map(|channel| Op::Notify { channel }),
-        2 => (0..3u8, micros(1_500_000), any::<bool>())
-            .prop_map(|(channel, span, queue)| Op::Listen { channel, span, queue }),
-        2 => leases(),
         1 => (pool(), row()).prop_map(|(pool, row)| Op::ReadOn { pool, row }),
         1 => pool().prop_map(|pool| Op::WriteOn { pool }),
         1 => row().prop_map(|row| Op::WriteAsRead { row }),
-        1 => (micros(200_000), any::<bool>()).prop_map(|(span, write)| Op::Slow { span, write }),
     ]
     .boxed()
 }
 
-fn functions() -> BoxedStrategy<Op> {
+/// Subscriptions and notifications.
+pub fn subscriptions() -> BoxedStrategy<Op> {
+    let listen = (0..3u8, micros(1_500_000), any::<bool>());
+    prop_oneof![
+        (0..3u8).prop_map(|channel| Op::Notify { channel }),
+        listen.prop_map(|(channel, span, queue)| Op::Listen { channel, span, queue }),
+    ]
+    .boxed()
+}
+
+/// Function interactions.
+pub fn functions() -> BoxedStrategy<Op> {
     let savepoint = select(vec![Savepoint::None, Savepoint::Kept, Savepoint::TakenBack]);
     let end = prop_oneof![
         4 => Just(FunctionEnd::Commit),
+        1 => Just(FunctionEnd::Escape),
         1 => Just(FunctionEnd::Fail),
         1 => Just(FunctionEnd::Panic),
         1 => Just(FunctionEnd::Swallow),
@@ -179,7 +195,8 @@ fn functions() -> BoxedStrategy<Op> {
         .boxed()
 }
 
-fn pins() -> BoxedStrategy<Op> {
+/// Partial interactions, with their pinned transactions.
+pub fn pins() -> BoxedStrategy<Op> {
     let end = prop_oneof![
         4 => Just(PinEnd::Commit),
         1 => Just(PinEnd::Rollback),
@@ -212,7 +229,8 @@ fn pins() -> BoxedStrategy<Op> {
         .boxed()
 }
 
-fn leases() -> BoxedStrategy<Op> {
+/// Leases that leave something behind.
+pub fn leases() -> BoxedStrategy<Op> {
     let leaves = select(vec![
         Leaves::AdvisoryLock,
         Leaves::FailedTransaction,

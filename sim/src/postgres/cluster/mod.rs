@@ -6,6 +6,7 @@
 mod config;
 mod direct;
 mod handle;
+mod looks;
 mod inject;
 mod stubs;
 mod world;
