@@ -61,9 +61,13 @@ fn a_migration_that_fails_is_taken_back_as_a_whole() {
             Migration::unapplied("V1__good", "CREATE TABLE good (n int)").expect("a migration"),
             Migration::unapplied("V2__bad", "CREATE TABLE bad (n int); SELECT 1 / 0").expect("a migration"),
         ];
-        let failed = migrate(&pool, &Runner::new(&migrations)).await.expect_err("a division by zero");
+        let failed = migrate(&pool, &Runner::new(&migrations))
+            .await
+            .expect_err("a division by zero");
         let mut causes = std::iter::successors(Some(&*failed as &dyn std::error::Error), |error| error.source());
-        let ours = causes.find_map(|error| error.downcast_ref::<gdbpool::Error>()).expect("our error in it");
+        let ours = causes
+            .find_map(|error| error.downcast_ref::<gdbpool::Error>())
+            .expect("our error in it");
         assert_eq!(ours.sqlstate().map(|state| state.code()), Some("22012"), "{ours}");
         let seen = "SELECT to_regclass('good') IS NOT NULL, to_regclass('bad') IS NOT NULL, \
                     (SELECT count(*) FROM refinery_schema_history)";
@@ -82,7 +86,10 @@ fn derived_types_go_in_and_come_out() {
         }
         assert_eq!(shop::all(&world.db).await.expect("customers"), customers);
         let moods = [Mood::Happy, Mood::Sad];
-        let found = world.db.run("SELECT count(*) FROM customers WHERE mood = ANY ($1)").bind(moods.to_vec());
+        let found = world
+            .db
+            .run("SELECT count(*) FROM customers WHERE mood = ANY ($1)")
+            .bind(moods.to_vec());
         assert_eq!(found.scalar::<i64>().await.expect("a count"), 2);
         let refused = Customer {
             email: Email("nobody".into()),
@@ -90,11 +97,27 @@ fn derived_types_go_in_and_come_out() {
         };
         let refused = shop::add(&world.db, &refused).await.expect_err("no address");
         assert_eq!(refused.sqlstate().map(|state| state.code()), Some("23514"), "{refused}");
-        let wrong = world.db.run("SELECT $1::address").bind(Mood::Sad).await.expect_err("no address");
-        assert!(matches!(wrong.kind(), ErrorKind::BadInput(BadInput::ParameterType { .. })), "{wrong}");
-        let short = world.db.run("SELECT 1 AS id").typed::<ByName<Customer>>().await.map(drop);
+        let wrong = world
+            .db
+            .run("SELECT $1::address")
+            .bind(Mood::Sad)
+            .await
+            .expect_err("no address");
+        assert!(
+            matches!(wrong.kind(), ErrorKind::BadInput(BadInput::ParameterType { .. })),
+            "{wrong}"
+        );
+        let short = world
+            .db
+            .run("SELECT 1 AS id")
+            .typed::<ByName<Customer>>()
+            .await
+            .map(drop);
         let short = short.expect_err("there is no name");
         assert!(matches!(short.kind(), ErrorKind::Decode), "{short}");
-        assert!(std::error::Error::source(&short).is_some_and(|cause| cause.to_string().contains("name")), "{short:?}");
+        assert!(
+            std::error::Error::source(&short).is_some_and(|cause| cause.to_string().contains("name")),
+            "{short:?}"
+        );
     });
 }

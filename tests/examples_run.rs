@@ -46,7 +46,10 @@ fn the_web_application_on_smol() {
 #[test]
 fn tools_of_the_ecosystem() {
     let said = run("ecosystem", &[]);
-    assert!(said.contains("V2__customers") && said.contains("ann@example.org"), "{said}");
+    assert!(
+        said.contains("V2__customers") && said.contains("ann@example.org"),
+        "{said}"
+    );
 }
 
 #[cfg(feature = "async-std")]

@@ -62,7 +62,12 @@ impl AsyncQuery<Vec<Migration>> for OnLease {
         let read = rows.iter().map(|row| {
             let applied_on = OffsetDateTime::parse(row.try_get(2)?, &Rfc3339)?;
             let checksum = row.try_get::<_, &str>(3)?.parse()?;
-            Ok(Migration::applied(row.try_get(0)?, row.try_get(1)?, applied_on, checksum))
+            Ok(Migration::applied(
+                row.try_get(0)?,
+                row.try_get(1)?,
+                applied_on,
+                checksum,
+            ))
         });
         read.collect::<Result<_, BoxError>>().map_err(Error::user)
     }

@@ -7,9 +7,9 @@
 use std::time::{Duration, Instant};
 
 use gdbpool::{InteractionPool, PoolConfig, Runtime};
+use gdbpool_sim::fault::LostTail;
 use gdbpool_sim::oracle::check;
 use gdbpool_sim::scenario::{Scenario, run};
-use gdbpool_sim::fault::LostTail;
 use gdbpool_sim::{Cluster, ClusterConfig, Sim};
 
 /// The mix of one round: point reads, an update, a transaction of two statements, a notification.
@@ -56,7 +56,11 @@ async fn round(db: &InteractionPool, number: usize) -> usize {
     let row = |at: usize| i32::try_from((number + at) % 8).unwrap_or(0);
     let mut done = 0;
     for at in 0..READS {
-        let read = db.run("SELECT value FROM items WHERE id = $1").bind(row(at)).read().await;
+        let read = db
+            .run("SELECT value FROM items WHERE id = $1")
+            .bind(row(at))
+            .read()
+            .await;
         done += usize::from(read.is_ok());
     }
     let update = "UPDATE items SET value = value + 1 WHERE id = $1";
@@ -97,7 +101,9 @@ fn failover_ms() -> f64 {
         let cluster = cluster(&sim, 1);
         let done: usize = sim.block_on(async {
             let db = pool(&sim, 6).await;
-            let clients: Vec<_> = (0..6).map(|client| sim.spawn(client_for_30_s(db.clone(), sim.runtime(), client))).collect();
+            let clients: Vec<_> = (0..6)
+                .map(|client| sim.spawn(client_for_30_s(db.clone(), sim.runtime(), client)))
+                .collect();
             sim.runtime().sleep_until(sim.now() + Duration::from_secs(10)).await;
             cluster.node("n0").crash();
             cluster.node("n1").promote(LostTail::Nothing, true);
@@ -120,7 +126,8 @@ async fn client_for_30_s(db: InteractionPool, runtime: gdbpool_sim::SimRuntime, 
     let mut done = 0;
     for number in 0..9 {
         done += round(&db, client + number).await;
-        let next = gdbpool::Instant::from_nanos(0) + Duration::from_millis(3_300) * (u32::try_from(number).unwrap_or(0) + 1);
+        let next =
+            gdbpool::Instant::from_nanos(0) + Duration::from_millis(3_300) * (u32::try_from(number).unwrap_or(0) + 1);
         runtime.sleep_until(next).await;
     }
     done

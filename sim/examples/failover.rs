@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use gdbpool::{Error, InteractionPool, Outcome, PoolConfig, Runtime};
-use gdbpool_sim::fault::{Connections, Fault, FaultKind, Micros, NetworkFault, ServerEvent, Trigger};
 use gdbpool_sim::fault::LostTail;
+use gdbpool_sim::fault::{Connections, Fault, FaultKind, Micros, NetworkFault, ServerEvent, Trigger};
 use gdbpool_sim::{Cluster, ClusterConfig, Sim};
 
 // --- The application ---------------------------------------------------------------------------------------------------
@@ -66,7 +66,11 @@ fn lead(sim: &Sim, cluster: &Cluster, node: &str) {
 async fn open(sim: &Sim) -> InteractionPool {
     let pool = PoolConfig::new("shop", "host=db user=app dbname=postgres").expect("a good dsn");
     let pool = pool.size(2).interaction_timeout(Some(Duration::from_secs(10)));
-    InteractionPool::builder(sim.runtime()).pool(pool).open().await.expect("good settings")
+    InteractionPool::builder(sim.runtime())
+        .pool(pool)
+        .open()
+        .await
+        .expect("good settings")
 }
 
 /// One order, with the primary going down at the given event of its server; gives what the customer was told, and how many
@@ -74,10 +78,16 @@ async fn open(sim: &Sim) -> InteractionPool {
 fn failing_over(seed: u64, event: ServerEvent, nth: u64) -> (Result<bool, Error>, i64, i64) {
     let sim = Sim::new(seed);
     let cluster = cluster(&sim);
-    let trigger = Trigger::Server { event, node: Some("n0".to_owned()), nth };
+    let trigger = Trigger::Server {
+        event,
+        node: Some("n0".to_owned()),
+        nth,
+    };
     sim.set_faults([Fault {
         trigger,
-        what: FaultKind::Network(NetworkFault::Reset { connections: Connections::All { to: None } }),
+        what: FaultKind::Network(NetworkFault::Reset {
+            connections: Connections::All { to: None },
+        }),
         span: None,
     }]);
     let told = sim.block_on(async {
@@ -97,7 +107,11 @@ fn failing_over(seed: u64, event: ServerEvent, nth: u64) -> (Result<bool, Error>
         let rows = cluster.execute("n1", sql).expect("the new primary answers");
         rows[0][0].as_deref().and_then(|text| text.parse().ok()).unwrap_or(-1)
     };
-    (told, count("SELECT count(*) FROM orders"), count("SELECT pieces FROM stock WHERE article = 1"))
+    (
+        told,
+        count("SELECT count(*) FROM orders"),
+        count("SELECT pieces FROM stock WHERE article = 1"),
+    )
 }
 
 fn main() {

@@ -22,7 +22,11 @@ fn a_scenario_runs_the_same_twice() {
 #[expect(clippy::disallowed_methods, reason = "a fresh thread is what this test is about")]
 fn a_scenario_runs_the_same_on_a_fresh_thread() {
     let here: Vec<_> = (1..=8).map(|seed| facts(&run(&Scenario::from_seed(seed)))).collect();
-    let there = std::thread::spawn(|| (1..=8).map(|seed| facts(&run(&Scenario::from_seed(seed)))).collect::<Vec<_>>());
+    let there = std::thread::spawn(|| {
+        (1..=8)
+            .map(|seed| facts(&run(&Scenario::from_seed(seed))))
+            .collect::<Vec<_>>()
+    });
     assert_eq!(there.join().unwrap(), here);
 }
 

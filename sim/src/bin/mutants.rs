@@ -53,7 +53,9 @@ fn main() -> ExitCode {
     }
     let mut rows = Vec::new();
     for patch in &patches {
-        let name = patch.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let name = patch
+            .file_stem()
+            .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         eprintln!("{name} ...");
         let fate = hunt(&copy, patch, seeds);
         eprintln!("{name}: {fate:?}");
@@ -66,15 +68,22 @@ fn main() -> ExitCode {
 fn all_patches(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let paths = entries.map(|entry| entry.path());
-    let mut patches: Vec<_> = paths.filter(|path| path.extension().is_some_and(|end| end == "patch")).collect();
+    let mut patches: Vec<_> = paths
+        .filter(|path| path.extension().is_some_and(|end| end == "patch"))
+        .collect();
     patches.sort();
     patches
 }
 
 /// Every file that git knows of, as it is now.
 fn copy_tree(root: &Path, copy: &Path) -> Result<(), String> {
-    let listed = run(Command::new("git").current_dir(root).args(["ls-files", "-z", "--cached"]))?;
-    for name in String::from_utf8_lossy(&listed.stdout).split('\0').filter(|name| !name.is_empty()) {
+    let listed = run(Command::new("git")
+        .current_dir(root)
+        .args(["ls-files", "-z", "--cached"]))?;
+    for name in String::from_utf8_lossy(&listed.stdout)
+        .split('\0')
+        .filter(|name| !name.is_empty())
+    {
         let (from, to) = (root.join(name), copy.join(name));
         // A file that was deleted and not yet committed is not there.
         if !from.is_file() {
@@ -113,7 +122,15 @@ fn hunt(copy: &Path, patch: &Path, seeds: u64) -> Fate {
 
 fn explore(copy: &Path, seeds: u64) -> Fate {
     // Built for a short life: what is saved on compiling is more than what is lost on running.
-    let built = run(cargo(copy).args(["build", "--quiet", "--release", "-p", "gdbpool-sim", "--bin", "gdbpool-sim"]));
+    let built = run(cargo(copy).args([
+        "build",
+        "--quiet",
+        "--release",
+        "-p",
+        "gdbpool-sim",
+        "--bin",
+        "gdbpool-sim",
+    ]));
     if let Err(wrong) = built {
         return Fate::Unplanted(wrong);
     }
@@ -187,7 +204,11 @@ fn print_table(rows: &[(String, Fate)]) -> ExitCode {
         }
     }
     println!("bugs={} missed={missed}", rows.len());
-    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    if missed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    }
 }
 
 #[cfg(test)]
@@ -196,7 +217,8 @@ mod tests {
 
     #[test]
     fn what_explore_says_is_read() {
-        let said = "to replay: x\nfailure: oracle=O6 seed=7 scenarios=12 events=4 of 30 tries=90\nscenarios=12 failures=1";
+        let said =
+            "to replay: x\nfailure: oracle=O6 seed=7 scenarios=12 events=4 of 30 tries=90\nscenarios=12 failures=1";
         let found = Fate::Found {
             oracle: "O6".to_owned(),
             scenarios: 12,
@@ -215,7 +237,11 @@ mod tests {
         for patch in patches {
             let text = fs::read_to_string(&patch).unwrap();
             assert!(text.starts_with("# "), "{} does not say what it is", patch.display());
-            assert!(text.contains("\ndiff --git a/src/"), "{} is no patch to src/", patch.display());
+            assert!(
+                text.contains("\ndiff --git a/src/"),
+                "{} is no patch to src/",
+                patch.display()
+            );
         }
     }
 }

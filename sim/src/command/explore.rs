@@ -75,7 +75,11 @@ pub(crate) fn explore(options: &Explore) -> ExitCode {
         summary.coverage.unseen().count(),
         progress.per_minute(summary.done)
     );
-    if summary.failures == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    if summary.failures == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    }
 }
 
 fn work(seeds: &Seeds, sender: &Sender<Verdict>) {
@@ -147,7 +151,9 @@ fn report(options: &Explore, number: u64, verdict: Verdict) {
     } = verdict;
     let oracle = violations[0].oracle;
     let (seed, events) = (scenario.seed, scenario.size());
-    let (small, tries) = shrink(scenario, choices, SHRINK_TRIES, |candidate| still_fails(candidate, oracle));
+    let (small, tries) = shrink(scenario, choices, SHRINK_TRIES, |candidate| {
+        still_fails(candidate, oracle)
+    });
     let ran = run(&small);
     let file = options.out.join(format!("{oracle:?}-{seed}.json"));
     let saved = SavedScenario::new(small.clone(), Some(oracle), ran.trace_hash);

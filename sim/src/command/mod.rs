@@ -77,7 +77,11 @@ impl Explore {
                 continue;
             }
             let value = rest.next().ok_or_else(|| format!("{name} needs a value"))?;
-            let number = || value.parse::<u64>().map_err(|_| format!("{name} needs a number, not {value:?}"));
+            let number = || {
+                value
+                    .parse::<u64>()
+                    .map_err(|_| format!("{name} needs a number, not {value:?}"))
+            };
             match name.as_str() {
                 "--minutes" => options.minutes = Some(number()?),
                 "--out" => options.out = PathBuf::from(value),

@@ -65,7 +65,11 @@ impl Progress {
     /// The rate so far.
     pub(crate) fn per_minute(&self, done: u64) -> f64 {
         let seconds = self.began.elapsed().as_secs_f64();
-        if seconds > 0.0 { done as f64 * 60.0 / seconds } else { 0.0 }
+        if seconds > 0.0 {
+            done as f64 * 60.0 / seconds
+        } else {
+            0.0
+        }
     }
 
     fn part(&self, done: u64) -> f64 {

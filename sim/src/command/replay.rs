@@ -35,7 +35,10 @@ pub(crate) fn replay(what: &What) -> ExitCode {
     if let Ok(saved) = &saved
         && saved.trace_hash != hash
     {
-        println!("its run is another one than when it was saved: {} then, {hash} now", saved.trace_hash);
+        println!(
+            "its run is another one than when it was saved: {} then, {hash} now",
+            saved.trace_hash
+        );
     }
     for violation in &found {
         println!("{violation}");
@@ -50,7 +53,11 @@ pub(crate) fn replay(what: &What) -> ExitCode {
         ran.statements,
         found.len()
     );
-    if found.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    if found.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    }
 }
 
 /// Both histories, in one order.

@@ -10,8 +10,8 @@ use futures::future::{Either, select};
 use gdbpool::{Error, ListenEvent, QueueSubscription, Subscription};
 
 use super::client::{Failure, Fate, Heard, Say};
-use super::statements as marks;
 use super::play::{Call, Done};
+use super::statements as marks;
 
 /// The bound of a client's own queue.
 const QUEUE: usize = 256;

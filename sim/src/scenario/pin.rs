@@ -9,8 +9,8 @@ use std::time::Duration;
 use gdbpool::{Error, Partial, PinnedTransaction, Runtime};
 
 use super::client::{Failure, Fate, Say};
-use super::statements as marks;
 use super::play::{Call, Done, Kept};
+use super::statements as marks;
 use super::{Op, PinEnd};
 use crate::fault::Micros;
 

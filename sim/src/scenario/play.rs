@@ -209,7 +209,11 @@ impl Call {
 
     async fn read(&self, row: u8, marked: bool, pool: Option<u8>) {
         let op = self.mark(0);
-        let text = if marked { marks::read(op) } else { marks::READ.to_owned() };
+        let text = if marked {
+            marks::read(op)
+        } else {
+            marks::READ.to_owned()
+        };
         let row = marks::row(row);
         let db = self.stage.db.clone();
         let mut run = db.run(text).bind(row).read().cancel_on(&self.cancel);
@@ -329,14 +333,21 @@ impl Call {
         let mut transact = self
             .stage
             .db
-            .transact(move |tx| call.clone().in_function(tx, rows.clone(), savepoint, end, notes.clone()))
+            .transact(move |tx| {
+                call.clone()
+                    .in_function(tx, rows.clone(), savepoint, end, notes.clone())
+            })
             .cancel_on(&self.cancel);
         if let Some(span) = self.timeout() {
             transact = transact.timeout(span);
         }
         let spawned = self.step.patience == Patience::Spawn;
         let work = async {
-            let done = if spawned { spawn(transact.spawn()).await } else { transact.await };
+            let done = if spawned {
+                spawn(transact.spawn()).await
+            } else {
+                transact.await
+            };
             let kept = kept.take();
             match done {
                 Ok(()) => Done {
@@ -397,7 +408,9 @@ impl Call {
                 self.stage.runtime.spawn(Box::pin(async move {
                     let op = call.mark(ESCAPED);
                     // Whatever it says: the oracles look where its effect is.
-                    let _ = call.statement(&handle, op, marks::insert(op), &[], &Kept::default()).await;
+                    let _ = call
+                        .statement(&handle, op, marks::insert(op), &[], &Kept::default())
+                        .await;
                 }));
                 self.stage.rest(Duration::from_micros(1)).await;
                 Ok(())

@@ -80,7 +80,10 @@ fn explain(broken: Broken) -> String {
 pub fn still_fails(scenario: &Scenario, oracle: Oracle) -> Option<Choices> {
     let ran = run(scenario);
     let found = check(scenario, &ran);
-    found.iter().any(|violation| violation.oracle == oracle).then_some(ran.choices)
+    found
+        .iter()
+        .any(|violation| violation.oracle == oracle)
+        .then_some(ran.choices)
 }
 
 fn file(scenario: &Scenario, oracle: Oracle) -> PathBuf {

@@ -8,8 +8,8 @@ use gdbpool::{Error, Lease};
 
 use super::Leaves;
 use super::client::{Failure, Fate, Say};
-use super::statements as marks;
 use super::play::{Call, Done, Kept};
+use super::statements as marks;
 
 /// How long a checkout may take, unless the step says otherwise.
 const CHECKOUT: Duration = Duration::from_secs(5);
@@ -18,7 +18,11 @@ pub(super) async fn play(call: &Call, leaves: Leaves, hold: Duration) {
     let kept = Kept::default();
     let in_transaction = matches!(leaves, Leaves::OpenTransaction | Leaves::FailedTransaction);
     // What was begun by hand and never committed is rolled back, wherever the lease was dropped.
-    let fate = if in_transaction { Fate::RolledBack } else { Fate::Unknown };
+    let fate = if in_transaction {
+        Fate::RolledBack
+    } else {
+        Fate::Unknown
+    };
     let work = whole(call, leaves, hold, &kept);
     call.end_with(work, || (fate, kept.take())).await;
 }

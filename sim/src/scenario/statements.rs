@@ -32,7 +32,10 @@ pub(super) fn update(mark: u64) -> String {
 }
 
 pub(super) fn insert(mark: u64) -> String {
-    format!("/* op={mark} */ INSERT INTO ledger (op, client) VALUES ({mark}, {})", client_of(mark))
+    format!(
+        "/* op={mark} */ INSERT INTO ledger (op, client) VALUES ({mark}, {})",
+        client_of(mark)
+    )
 }
 
 pub(super) fn slow(mark: u64, seconds: f64) -> String {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use gdbpool::{Error, InteractionPool, PoolConfig};
 
 use super::end::SessionEnd;
-use super::{Scenario, Topology};
 use super::statements::SCHEMA;
+use super::{Scenario, Topology};
 use crate::fault::{Delay, Fault, FaultKind, Link, Micros, NetworkFault, Trigger};
 use crate::history::{EventKind, History};
 use crate::pipe::PipeOptions;
@@ -41,7 +41,9 @@ impl<'a> World<'a> {
             ..PipeOptions::default()
         });
         let cluster = Cluster::new(sim, config);
-        cluster.set_up(&SCHEMA.join("; ")).expect("the tables of every scenario");
+        cluster
+            .set_up(&SCHEMA.join("; "))
+            .expect("the tables of every scenario");
         let mut world = Self {
             sim,
             cluster,
@@ -99,7 +101,10 @@ impl<'a> World<'a> {
 
     /// The marks in the primary's table.
     pub(super) fn ledger(&self) -> Option<Vec<u64>> {
-        let rows = self.cluster.execute(&self.named, "SELECT op FROM ledger ORDER BY op").ok()?;
+        let rows = self
+            .cluster
+            .execute(&self.named, "SELECT op FROM ledger ORDER BY op")
+            .ok()?;
         rows.iter().map(|row| row.first()?.as_ref()?.parse().ok()).collect()
     }
 
@@ -134,7 +139,11 @@ pub(super) fn statements(history: &History) -> u64 {
 pub(super) async fn open(sim: &Sim, topology: &Topology) -> Result<InteractionPool, Error> {
     let mut builder = InteractionPool::builder(sim.runtime());
     for (number, name) in topology.pools().iter().enumerate() {
-        let host = if number == 0 { PRIMARY.to_owned() } else { format!("n{number}") };
+        let host = if number == 0 {
+            PRIMARY.to_owned()
+        } else {
+            format!("n{number}")
+        };
         let pool = PoolConfig::new(name, &format!("host={host} user=app dbname=postgres"))?
             .size(u32::from(topology.size_of(name).max(1)))
             .application_name(name)
@@ -148,7 +157,11 @@ pub(super) async fn open(sim: &Sim, topology: &Topology) -> Result<InteractionPo
             .pin_timeout(crate::oracle::PIN)
             .listen_heartbeat(Duration::from_secs(1))
             .statement_cache(8, 1 << 16);
-        builder = builder.pool(if number == 0 { pool.default_write() } else { pool.default_read() });
+        builder = builder.pool(if number == 0 {
+            pool.default_write()
+        } else {
+            pool.default_read()
+        });
     }
     builder.open().await
 }

@@ -6,8 +6,8 @@
 mod config;
 mod direct;
 mod handle;
-mod looks;
 mod inject;
+mod looks;
 mod stubs;
 mod world;
 

@@ -289,7 +289,9 @@ impl Engine {
                 .iter()
                 .map(|(oid, _)| format!("temporary table {}", self.relation_name(*oid).unwrap_or_default())),
         );
-        found.extend(session.portals.keys().map(|name| format!("cursor {name:?}")));
+        // The unnamed portal is that of the statement which is about to run.
+        let cursors = session.portals.keys().filter(|name| !name.is_empty());
+        found.extend(cursors.map(|name| format!("cursor {name:?}")));
         found.extend(session.channels.iter().map(|channel| format!("channel {channel:?}")));
         let from_sql = session.statements.iter().filter(|(_, statement)| statement.from_sql);
         found.extend(from_sql.map(|(name, _)| format!("prepared statement {name:?}")));
