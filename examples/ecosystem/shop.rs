@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 
 use gdbpool::{BadInput, Column, Error, FromRow, InteractionPool, Row};
-use postgres_types::{FromSql, ToSql};
+use postgres_types::{FromSql, ToSql, Type};
 
 /// An enum: its labels are the variants.
 #[derive(Clone, Copy, Debug, FromSql, PartialEq, Eq, ToSql)]
@@ -21,11 +21,21 @@ pub(crate) struct Address {
     pub(crate) number: i32,
 }
 
-/// A domain. The server names it for a parameter, and describes a column by the type beneath: `transparent` takes both,
-/// where the derive's plain form takes only the name.
-#[derive(Clone, Debug, FromSql, PartialEq, Eq, ToSql)]
-#[postgres(transparent)]
+/// A domain. The server names it for a parameter, which is what the derive knows, and describes a column by the type
+/// beneath, which the derive of `FromSql` would not take.
+#[derive(Clone, Debug, PartialEq, Eq, ToSql)]
+#[postgres(name = "email")]
 pub(crate) struct Email(pub(crate) String);
+
+impl<'a> FromSql<'a> for Email {
+    fn from_sql(column: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn StdError + Sync + Send>> {
+        String::from_sql(column, raw).map(Self)
+    }
+
+    fn accepts(column: &Type) -> bool {
+        <String as FromSql>::accepts(column)
+    }
+}
 
 /// A row, its columns by name.
 #[derive(Clone, Debug, PartialEq, Eq, postgres_from_row::FromRow)]

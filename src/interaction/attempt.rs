@@ -238,20 +238,10 @@ fn run_on<'a>(
     keep: Keep,
 ) -> impl Future<Output = Result<Answer, Error>> {
     async move {
-        let ready = match order.ready_at_once(lease)? {
-            Some(ready) => {
-                tries.lap(order, Phase::Preparing);
-                ready
-            }
-            // Boxed, because it is rare and large: every call would carry the room for it.
-            None => {
-                Box::pin(async {
-                    order
-                        .within(lease, tries, Phase::Preparing, pin!(order.ready(lease)))
-                        .await
-                })
-                .await?
-            }
+        let at_once = order.ready_at_once(lease)?.inspect(|_| tries.lap(order, Phase::Preparing));
+        let ready = match at_once {
+            Some(ready) => ready,
+            None => order.ready_later(lease, tries).await?,
         };
         let mut running = pin!(ready.run(lease, keep));
         let stopped = match &order.asked.cancel {
@@ -383,6 +373,18 @@ impl<'db> Order<'db, '_> {
         }
         let cached = Ready::cached(lease, &self.asked.sql, &self.asked.parameters, self.asked.access);
         cached.map(|ready| self.fits(lease, ready?)).transpose()
+    }
+
+    /// The statement is prepared first. Boxed, because it is rare and large: every call would carry the room for it.
+    fn ready_later<'a, 't>(
+        &'a self,
+        lease: &'t Lease,
+        tries: &'t mut Tries,
+    ) -> Pin<Box<impl Future<Output = Result<Ready<'a>, Error>>>> {
+        Box::pin(async move {
+            self.within(lease, tries, Phase::Preparing, pin!(self.ready(lease)))
+                .await
+        })
     }
 
     pub(super) async fn ready(&self, lease: &Lease) -> Result<Ready<'_>, Error> {
