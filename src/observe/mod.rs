@@ -19,6 +19,10 @@ use tracing::{Instrument as _, Level, Span};
 
 /// The span of an interaction: of this statement, or of a function.
 pub(crate) fn interaction(sql: Option<&str>) -> Span {
+    // Each call comes here: the verb is looked for only where somebody looks at it.
+    if !tracing::enabled!(Level::DEBUG) {
+        return Span::none();
+    }
     if let Some(sql) = sql {
         tracing::trace!(db.system.name = "postgresql", db.query.text = sql, "interaction");
     }
