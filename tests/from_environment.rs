@@ -173,6 +173,8 @@ fn a_socket_and_a_password_file_of_another_name() {
         .variable("PGPORT", cluster.port())
         .variable("PGUSER", "app")
         .variable("PGDATABASE", "postgres")
+        // Not for Unix sockets: neither asks for the file of the authorities.
+        .variable("PGSSLMODE", "verify-full")
         .variable("PGAPPNAME", "x");
     let expected = format!("app|postgres|x|{}|on|\"$user\", public", zone(&cluster));
     same(&named, &expected);

@@ -94,6 +94,8 @@ fn a_bad_dsn_does_not_show_its_password() {
             "sslrootcert",
         ),
         ("host=h user=u password=a hunter2=b", "behind the password"),
+        ("host=h user=u oauth_client_secret=a hunter2=b", "behind the password"),
+        ("host=h user=u scram_client_key=a hunter2=b", "behind the password"),
         ("Postgresql://u:hunter2@h/d?sslmode=require", "postgresql://"),
         ("postgresql://:hunter2@h/d", "user"),
         ("postgresql://u:hunter2@h:hunter2/d", "port"),

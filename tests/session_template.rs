@@ -72,6 +72,37 @@ async fn wreck(pool: &ConnectionPool) {
         .expect("it takes everything");
 }
 
+/// By whatever it was said, by ours if by nothing, and again after a clean-up.
+#[test]
+fn the_server_shows_a_name() {
+    on_each_server(|runtime, dsn| async move {
+        for (rest, said, expected) in [
+            ("", None, "gdbpool"),
+            ("application_name=", None, "gdbpool"),
+            ("fallback_application_name=least", None, "least"),
+            ("fallback_application_name=least application_name=more", None, "more"),
+            ("application_name=more", Some("most"), "most"),
+        ] {
+            let config = config(&format!("{dsn} {rest}"));
+            let config = match said {
+                Some(name) => config.application_name(name),
+                None => config,
+            };
+            let pool = open(&runtime, config);
+            let mut pids = Vec::new();
+            for _ in 0..2 {
+                let lease = pool.checkout().await.expect("a session");
+                let sql = "SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+                let name = lease.query_one(sql, &[]).await.expect("a row");
+                assert_eq!(name.get::<_, &str>(0), expected, "{rest:?}");
+                lease.batch("SET application_name = 'mallory'").await.expect("set");
+                pids.push(lease.backend_pid());
+            }
+            assert_eq!(pids[0], pids[1], "the same session");
+        }
+    });
+}
+
 #[test]
 fn what_texts_set_survives_every_clean_up() {
     on_each_server(|runtime, dsn| async move {

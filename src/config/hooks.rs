@@ -122,8 +122,8 @@ impl PoolConfig {
 
     /// Asks `source` for the password at each dial, instead of the one in the connection string: for tokens that rotate.
     ///
-    /// It is called once per dial, before the host is connected to, and has the connect's deadline with it. When it fails
-    /// or panics, that is a connect error with its error as the source. The password is shown nowhere.
+    /// It is called once for each host that a dial tries, before the host is connected to, and has the connect's deadline
+    /// with it. When it fails or panics, that is a connect error with its error as the source. The password is shown nowhere.
     ///
     /// ```
     /// use gdbpool::PoolConfig;

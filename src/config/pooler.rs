@@ -67,7 +67,7 @@ impl PoolConfig {
     /// are sent, with [`BadInput::SessionState`]: `SET` without `LOCAL`, `RESET`, `LISTEN`, `UNLISTEN`, `PREPARE`,
     /// `DEALLOCATE`, `DISCARD`, `LOAD`, temporary tables without `ON COMMIT DROP`, `DECLARE … WITH HOLD`, session-level
     /// advisory locks. What hides in functions is not seen: `set_config(…, false)`, `nextval` for a later `currval`, a
-    /// procedure that takes an advisory lock. Those stay behind on a server connection that the next client gets. Use
+    /// procedure that takes an advisory lock; nor is what goes through [`Lease::raw`](crate::Lease::raw). Those stay behind on a server connection that the next client gets. Use
     /// `SET LOCAL`, `set_config(…, true)` and `pg_advisory_xact_lock`, in a function.
     ///
     /// # Timeouts

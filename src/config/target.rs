@@ -119,7 +119,8 @@ pub(crate) enum Negotiation {
 /// Which authorities are trusted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum RootCertificates {
-    /// No file was named, or it does not exist: the chain is not verified. Never with `SslMode::VerifyCa` and above.
+    /// No file was named, or it does not exist: the chain is not verified. With `SslMode::VerifyCa` and above only where
+    /// there is nothing to encrypt: with Unix sockets alone.
     #[default]
     Absent,
     Pem(PemFile),

@@ -238,7 +238,9 @@ fn run_on<'a>(
     keep: Keep,
 ) -> impl Future<Output = Result<Answer, Error>> {
     async move {
-        let at_once = order.ready_at_once(lease)?.inspect(|_| tries.lap(order, Phase::Preparing));
+        let at_once = order
+            .ready_at_once(lease)?
+            .inspect(|_| tries.lap(order, Phase::Preparing));
         let ready = match at_once {
             Some(ready) => ready,
             None => order.ready_later(lease, tries).await?,

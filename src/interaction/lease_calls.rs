@@ -166,7 +166,9 @@ impl Lease {
     ///
     /// What is done with it is not seen by this library: the full clean-up follows the lease, the fence does not hold,
     /// a [`CancelToken`](tokio_postgres::CancelToken) taken from it may, if kept, stop a later borrower's statement, and
-    /// values given to it show in what tokio-postgres logs at debug level.
+    /// values given to it show in what tokio-postgres logs at debug level. Behind a
+    /// [`transaction_pooler`](crate::PoolConfig::transaction_pooler) nothing is refused and nothing cleaned up: what is SET
+    /// through it reaches other clients.
     #[must_use]
     pub fn raw(&self) -> &Client {
         let session = self.session();

@@ -389,7 +389,8 @@ fn version_number(text: &[u8]) -> Option<u32> {
     if major >= 10 {
         major.checked_mul(10_000)?.checked_add(minor)
     } else {
-        Some(major * 10_000 + minor.checked_mul(100)? + parts.next().unwrap_or(0))
+        let minor = minor.checked_mul(100)?.checked_add(parts.next().unwrap_or(0))?;
+        minor.checked_add(major * 10_000)
     }
 }
 
@@ -526,6 +527,10 @@ mod tests {
         assert_eq!(version_number(b"18beta1"), Some(180_000));
         assert_eq!(version_number(b"9.6.24"), Some(90_624));
         assert_eq!(version_number(b"devel"), None);
+        // No version, but what a server may say.
+        for text in ["9.42949672.4294967295", "9.42949672.95", "4294967295.1", "429496.7296"] {
+            assert_eq!(version_number(text.as_bytes()), None, "{text}");
+        }
     }
 
     proptest! {

@@ -67,12 +67,17 @@ impl Tls {
             Some(hook) => Some(Arc::clone(hook)),
             None => built_in(&target.tls)?,
         };
+        Self::by(target, library)
+    }
+
+    /// By this library, or without one where the mode has no need of it.
+    fn by(target: &Target, library: Option<Arc<dyn TlsHandshake>>) -> Result<Option<Self>, Error> {
         match library {
             Some(library) => Ok(Some(Self {
                 library,
                 settings: Arc::new(target.tls.clone()),
             })),
-            None if mode < SslMode::Require => Ok(None),
+            None if target.tls.mode < SslMode::Require => Ok(None),
             None => Err(Error::bad_input(BadInput::Dsn {
                 reason: "sslmode asks for TLS, and this build has none: it needs the feature tls-rustls, or a library \
                          given with PoolConfig::tls"
@@ -192,6 +197,52 @@ impl std::error::Error for TlsFault {
         match self {
             Self::Lost(source) | Self::Handshake(source) => Some(source),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tls;
+    use crate::config::PoolConfig;
+
+    /// Encrypted or plain, or what is said: for a build without TLS and a pool without a library of its own.
+    fn without_a_library(rest: &str) -> Result<bool, String> {
+        let config = PoolConfig::new("p", &format!("user=u {rest}")).expect("a sound DSN");
+        let made = Tls::by(&config.target, None);
+        made.map(|tls| tls.is_some()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn without_a_library_the_strong_modes_are_refused_and_the_weak_ones_plain() {
+        for mode in ["allow", "prefer"] {
+            assert_eq!(
+                without_a_library(&format!("host=a sslmode={mode}")),
+                Ok(false),
+                "{mode}"
+            );
+        }
+        for rest in [
+            "host=a sslmode=require",
+            "host=/tmp,a sslmode=require",
+            "host=a sslmode=require sslnegotiation=direct",
+            "host=a sslrootcert=system",
+        ] {
+            let said = without_a_library(rest).expect_err(rest);
+            let names = said.contains("sslmode") && said.contains("tls-rustls") && said.contains("PoolConfig::tls");
+            assert!(names, "{rest}: {said}");
+        }
+    }
+
+    /// The same by the way a pool takes, in the build that has none: `cargo test --lib --no-default-features`.
+    #[cfg(not(feature = "tls-rustls"))]
+    #[test]
+    fn this_build_has_none() {
+        let config = |rest: &str| PoolConfig::new("p", &format!("user=u {rest}")).expect("a sound DSN");
+        let of = |rest: &str| Tls::of(&config(rest).target, None).map(|tls| tls.is_some());
+        assert!(of("host=a sslmode=require").is_err());
+        for rest in ["host=a", "host=a sslmode=disable", "host=/tmp sslmode=require"] {
+            assert!(!of(rest).expect(rest), "{rest}");
         }
     }
 }

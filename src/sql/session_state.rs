@@ -34,7 +34,13 @@ pub(crate) fn session_state(sql: &str) -> Option<String> {
 }
 
 /// The same for one statement, given as its words with blanks for all else.
-fn of_one(words: &[&str]) -> Option<String> {
+fn of_one(statement: &[&str]) -> Option<String> {
+    // EXPLAIN ANALYZE makes the table that CREATE TABLE AS asks for.
+    let named = |known: &str| statement.iter().position(|word| word.eq_ignore_ascii_case(known));
+    let explained = (named("explain") == Some(0) && named("analyze").or(named("analyse")).is_some())
+        .then(|| named("create"))
+        .flatten();
+    let words = &statement[explained.unwrap_or(0)..];
     let is = |at: usize, known: &str| words.get(at).is_some_and(|word| word.eq_ignore_ascii_case(known));
     let has = |phrase: &[&str]| {
         words.windows(phrase.len()).any(|window| {
@@ -51,11 +57,14 @@ fn of_one(words: &[&str]) -> Option<String> {
         "deallocate" | "discard" | "listen" | "load" | "reset" | "unlisten" => true,
         "declare" => has(&["with", "hold"]),
         "create" => {
-            let at = 1 + usize::from(is(1, "local") || is(1, "global"));
-            let temporary = is(at, "temp") || is(at, "temporary");
-            let replaced = is(1, "or") && (is(3, "temp") || is(3, "temporary"));
+            let at = if is(1, "or") { 3 } else { 1 };
+            // The schema of the thing's name: what follows AS or ON is something else's.
+            let name = words
+                .iter()
+                .take_while(|word| !["", "as", "on"].contains(&&*word.to_ascii_lowercase()));
+            let is_there = name.into_iter().any(|word| word.eq_ignore_ascii_case("pg_temp"));
             // Sequences and views have no such clause.
-            (temporary || replaced) && !has(&["on", "commit", "drop"])
+            (is_temporary(words, at) || is_there) && !has(&["on", "commit", "drop"])
         }
         _ => false,
     };
@@ -63,13 +72,23 @@ fn of_one(words: &[&str]) -> Option<String> {
         let shown = words.iter().take_while(|word| !word.is_empty()).take(3).copied();
         return Some(shown.collect::<Vec<_>>().join(" ").to_ascii_uppercase());
     }
-    if has(&["into", "temp"]) || has(&["into", "temporary"]) {
+    // In INSERT INTO and MERGE INTO it is a table's name.
+    let selects_into = |at| is(at, "into") && !(at > 0 && (is(at - 1, "insert") || is(at - 1, "merge")));
+    let into = (0..words.len()).find(|at| selects_into(*at) && (is_temporary(words, at + 1) || is(at + 1, "pg_temp")));
+    if into.is_some() {
         return Some("INTO TEMP".into());
     }
     let lock = words
         .iter()
         .find(|word| SESSION_LOCKS.iter().any(|lock| word.eq_ignore_ascii_case(lock)));
     lock.map(|word| word.to_ascii_lowercase())
+}
+
+/// Whether the words from `at` on are TEMP or TEMPORARY, with what the standard has in front of them.
+fn is_temporary(words: &[&str], at: usize) -> bool {
+    let is = |at: usize, known: &str| words.get(at).is_some_and(|word| word.eq_ignore_ascii_case(known));
+    let at = at + usize::from(is(at, "local") || is(at, "global"));
+    is(at, "temp") || is(at, "temporary")
 }
 
 #[cfg(test)]
@@ -99,7 +118,19 @@ mod tests {
                 "CREATE LOCAL TEMPORARY",
             ),
             ("CREATE OR REPLACE TEMP VIEW v AS SELECT 1", "CREATE OR REPLACE"),
+            (
+                "CREATE OR REPLACE LOCAL TEMPORARY VIEW v AS SELECT 1",
+                "CREATE OR REPLACE",
+            ),
+            ("CREATE TABLE IF NOT EXISTS pg_temp.x (a int)", "CREATE TABLE IF"),
+            (
+                "create function pg_temp.f() returns int return 1",
+                "CREATE FUNCTION PG_TEMP",
+            ),
+            ("EXPLAIN (ANALYZE) CREATE TEMP TABLE x AS SELECT 1", "CREATE TEMP TABLE"),
             ("SELECT 1 AS a INTO TEMP x", "INTO TEMP"),
+            ("SELECT 1 AS a INTO LOCAL TEMPORARY TABLE x", "INTO TEMP"),
+            ("WITH w AS (SELECT 1 AS a) SELECT a INTO pg_temp.x FROM w", "INTO TEMP"),
             ("SELECT pg_catalog.pg_try_advisory_lock($1)", "pg_try_advisory_lock"),
         ] {
             assert_eq!(session_state(sql).as_deref(), Some(words), "{sql}");
@@ -114,6 +145,13 @@ mod tests {
             "DECLARE c CURSOR FOR SELECT 1",
             "CREATE TEMP TABLE x (a int) ON COMMIT DROP",
             "CREATE TABLE temp (a int)",
+            "CREATE TABLE pg_temp.x (a int) ON COMMIT DROP",
+            "CREATE INDEX ON pg_temp.x (a)",
+            "EXPLAIN CREATE TEMP TABLE x AS SELECT 1",
+            "CREATE TABLE y AS SELECT a FROM pg_temp.x",
+            "INSERT INTO temp VALUES (1); WITH w AS (INSERT INTO temp SELECT 1) SELECT 2",
+            "MERGE INTO temp USING t ON true WHEN MATCHED THEN DELETE",
+            "SELECT a INTO local FROM t",
             "SELECT pg_advisory_xact_lock(1), 'SET a = b; LISTEN x'",
             "UPDATE t SET a = 1; INSERT INTO temporary_things VALUES (1)",
             "COPY t FROM STDIN",

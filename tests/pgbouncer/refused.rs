@@ -112,6 +112,9 @@ fn a_read_cannot_write_and_a_session_cannot_be_changed() {
                 "LISTEN x",
                 "PREPARE p AS SELECT 1",
                 "CREATE TEMP TABLE x (n int)",
+                "CREATE TABLE pg_temp.x (n int)",
+                "SELECT 1 AS n INTO LOCAL TEMP x",
+                "EXPLAIN ANALYZE CREATE TEMP TABLE x AS SELECT 1 AS n",
             ] {
                 let refusals = [
                     db.run(sql).await.map(drop),
@@ -127,6 +130,9 @@ fn a_read_cannot_write_and_a_session_cannot_be_changed() {
                 }
             }
             drop(lease);
+            // A table may have the name all the same.
+            db.run("CREATE TABLE temp (n int)").execute().await.expect("a table");
+            db.run("INSERT INTO temp VALUES (1)").execute().await.expect("a row");
             assert_eq!(world.other("SELECT n FROM t"), "1");
             close(&db).await;
         },

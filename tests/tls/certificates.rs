@@ -17,9 +17,10 @@ fn each_mode_takes_what_it_says() {
     let root = format!("sslrootcert={}", pki.of("ca.crt"));
     let with_crl = |crl: &str| format!("{root} sslcrl={}", pki.of(crl));
     let own = format!("sslrootcert={}", pki.of("self_signed.crt"));
-    let (clean, with) = (with_crl("crl.pem"), with_crl("crl_with.pem"));
+    let (clean, with, old) = (with_crl("crl.pem"), with_crl("crl_with.pem"), with_crl("crl_old.pem"));
+    let middle = format!("sslrootcert={}", pki.of("middle.crt"));
     // The certificate, what the client has, and whether require, verify-ca and verify-full take it; with what words if not.
-    let cases: [(&str, &str, [bool; 3], &str); 10] = [
+    let cases: [(&str, &str, [bool; 3], &str); 14] = [
         ("good", &root, [true, true, true], ""),
         ("good", &clean, [true, true, true], ""),
         ("other_name", &root, [true, true, false], "db1.example"),
@@ -28,6 +29,11 @@ fn each_mode_takes_what_it_says() {
         ("revoked", &root, [true, true, true], ""),
         ("revoked", &clean, [true, true, true], ""),
         ("revoked", &with, [false, false, false], "Revoked"),
+        ("good", &old, [false, false, false], "revocation list expired"),
+        ("chained", &root, [true, true, true], ""),
+        // Of the authority in the middle there is no list.
+        ("chained", &clean, [false, false, false], "UnknownRevocationStatus"),
+        ("chained", &middle, [true, true, true], ""),
         ("self_signed", &own, [true, true, true], ""),
         ("self_signed", &root, [false, false, false], ""),
     ];

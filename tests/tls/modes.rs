@@ -132,6 +132,29 @@ fn nothing_is_said_in_the_clear() {
     });
 }
 
+/// In the handshake a host's name is there to be read, unless it is not to be; an address never is.
+#[test]
+fn the_hosts_name_is_told_if_it_may_be() {
+    on_each_server(|runtime, cluster, _| {
+        Box::pin(async move {
+            for (host, rest, is_told) in [
+                ("localhost", "", true),
+                ("localhost", "sslsni=1", true),
+                ("localhost", "sslsni=0", false),
+                ("127.0.0.1", "", false),
+            ] {
+                let relay = Relay::to(cluster.port());
+                let rest = format!("user=postgres sslmode=require {rest}");
+                let result = is_encrypted(&runtime, &dsn(host, relay.port(), &rest)).await;
+                assert_eq!(result, Ok(true), "{host} {rest}");
+                let sent = relay.sent().concat();
+                assert_eq!(has(&sent, host.as_bytes()), is_told, "{host} {rest}");
+                assert!(has(&sent, b"postgresql"), "the protocol's name is");
+            }
+        })
+    });
+}
+
 /// Speaking directly, only a server that says what it is will do.
 #[test]
 fn directly_means_with_its_name() {

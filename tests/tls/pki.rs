@@ -21,7 +21,8 @@ pub(crate) struct Pki {
 }
 
 impl Pki {
-    /// `ca` and `false_ca`; `crl` (without and `crl_with` the revoked one); `good`, `other_name`, `expired`, `revoked`, of
+    /// `ca`, `false_ca`, and `middle`, of `ca`; `crl` (without and `crl_with` the revoked one, and the outdated `crl_old`);
+    /// `chained`, of `middle` and with it; `good`, `other_name`, `expired`, `revoked`, of
     /// `false_ca`: `false`; `self_signed`; clients `client` and `false_client`. Each with `.crt` and `.key`.
     pub(crate) fn get() -> &'static Self {
         static PKI: OnceLock<Pki> = OnceLock::new();
@@ -60,25 +61,38 @@ impl Pki {
         server(&folder, "false_client", &[], &false_ca, |params| {
             params.distinguished_name.push(DnType::CommonName, "certified");
         });
+        let middle =
+            CertifiedIssuer::signed_by(of_authority("in the middle"), KeyPair::generate().expect("a key"), &ca);
+        let middle = middle.expect("an authority");
+        fs::write(folder.join("middle.crt"), middle.pem()).expect("write");
+        server(&folder, "chained", &names, &middle, |_| {});
+        let chain = fs::read_to_string(folder.join("chained.crt")).expect("read") + &middle.pem();
+        fs::write(folder.join("chained.crt"), chain).expect("write");
         self_signed(&folder);
-        fs::write(folder.join("crl.pem"), revocation_list(&ca, Vec::new())).expect("write");
+        fs::write(folder.join("crl.pem"), revocation_list(&ca, Vec::new(), 2090)).expect("write");
+        fs::write(folder.join("crl_old.pem"), revocation_list(&ca, Vec::new(), 2021)).expect("write");
         let revoked = RevokedCertParams {
             serial_number: SerialNumber::from_slice(&REVOKED),
             revocation_time: date_time_ymd(2020, 1, 1),
             reason_code: None,
             invalidity_date: None,
         };
-        fs::write(folder.join("crl_with.pem"), revocation_list(&ca, vec![revoked])).expect("write");
+        fs::write(folder.join("crl_with.pem"), revocation_list(&ca, vec![revoked], 2090)).expect("write");
         Self { folder, false_identity }
     }
 }
 
 fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
+    let key = KeyPair::generate().expect("a key");
+    CertifiedIssuer::self_signed(of_authority(name), key).expect("an authority")
+}
+
+fn of_authority(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
+    params
 }
 
 fn server(
@@ -115,10 +129,15 @@ fn write(folder: &Path, file: &str, certificate: &str, key: &KeyPair) {
     fs::set_permissions(path, private).expect("a private key");
 }
 
-fn revocation_list(issuer: &CertifiedIssuer<'static, KeyPair>, revoked_certs: Vec<RevokedCertParams>) -> String {
+/// `until`: the year in which the next one is due.
+fn revocation_list(
+    issuer: &CertifiedIssuer<'static, KeyPair>,
+    revoked_certs: Vec<RevokedCertParams>,
+    until: i32,
+) -> String {
     let params = CertificateRevocationListParams {
         this_update: date_time_ymd(2020, 1, 1),
-        next_update: date_time_ymd(2090, 1, 1),
+        next_update: date_time_ymd(until, 1, 1),
         crl_number: SerialNumber::from(1_u64),
         issuing_distribution_point: None,
         revoked_certs,

@@ -29,7 +29,15 @@ hostssl all only_plain all reject
 host all clear all password
 host all postgres all trust
 ";
-const CERTIFICATES: [&str; 6] = ["good", "other_name", "expired", "revoked", "false", "self_signed"];
+const CERTIFICATES: [&str; 7] = [
+    "good",
+    "other_name",
+    "expired",
+    "revoked",
+    "false",
+    "self_signed",
+    "chained",
+];
 
 /// A turn with a server.
 pub(crate) struct Turn {

@@ -138,7 +138,9 @@ impl Refusal {
             return Self::new("an unknown key that is not even a word; a URI begins with postgresql://");
         }
         let alike = keys::alike(key);
-        let behind_a_password = before.contains("pass") || before.contains(':');
+        let behind_a_password = ["pass", "secret", "scram_", ":"]
+            .iter()
+            .any(|part| before.contains(part));
         match alike {
             Some(known) => Self::new(format!("unknown key {key}; is {known} meant?")),
             None if behind_a_password => Self::new(

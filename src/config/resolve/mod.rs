@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::SocketOptions;
 use super::conninfo::{Parameters, Refusal, SETTINGS, Sources};
-use super::target::{ChannelBinding, SessionAttributes, StartUpParameters, Target};
+use super::target::{ChannelBinding, Host, SessionAttributes, StartUpParameters, Target};
 use crate::error::{BadInput, Error};
 
 /// Reads a connection string, adds what `sources` know, and decides what it all means.
@@ -43,6 +43,7 @@ fn resolved(parameters: &Parameters, sources: Option<&Sources>) -> Result<Target
     let user = user.ok_or_else(|| Refusal::new("user is missing"))?;
     let dbname = parameters.filled("dbname");
     let hosts = hosts::hosts(parameters, sources, user, dbname.unwrap_or(user))?;
+    let is_local = hosts.iter().all(|host| matches!(host.host, Host::Unix(_)));
     values::refuse_unserved(parameters, &hosts)?;
     let attributes = [
         ("any", SessionAttributes::Any),
@@ -66,7 +67,7 @@ fn resolved(parameters: &Parameters, sources: Option<&Sources>) -> Result<Target
         load_balance: values::one_of(parameters, "load_balance_hosts", &balance)?.unwrap_or_default(),
         connect_timeout: values::positive(parameters, "connect_timeout")?.map(|secs| Duration::from_secs(secs.into())),
         start_up: start_up(parameters, sources),
-        tls: tls::settings(parameters, sources)?,
+        tls: tls::settings(parameters, sources, is_local)?,
         channel_binding: values::one_of(parameters, "channel_binding", &binding)?.unwrap_or_default(),
         require_auth: auth::required(parameters)?,
         socket: socket(parameters)?,

@@ -1,7 +1,7 @@
 //! What TLS is to do, and the files it needs, read here so that no dial has to wait for a disk.
 //!
-//! Nothing is read under `sslmode=disable`. The user's own files (`~/.postgresql`) are looked for only where an
-//! environment was given.
+//! Nothing is read under `sslmode=disable`, nor where all hosts are Unix sockets, which are never encrypted. The user's own
+//! files (`~/.postgresql`) are looked for only where an environment was given.
 
 use std::fs;
 use std::io;
@@ -13,7 +13,12 @@ use super::super::target::{
 };
 use super::values::{bad, one_of};
 
-pub(super) fn settings(parameters: &Parameters, sources: Option<&Sources>) -> Result<TlsSettings, Refusal> {
+/// `is_local`: there are Unix sockets only.
+pub(super) fn settings(
+    parameters: &Parameters,
+    sources: Option<&Sources>,
+    is_local: bool,
+) -> Result<TlsSettings, Refusal> {
     let modes = [
         ("disable", SslMode::Disable),
         ("allow", SslMode::Allow),
@@ -47,6 +52,7 @@ pub(super) fn settings(parameters: &Parameters, sources: Option<&Sources>) -> Re
     let files = Files {
         parameters,
         folder: sources.and_then(Sources::certificates),
+        are_read: mode != SslMode::Disable && !is_local,
     };
     let root = files.root(mode)?;
     Ok(TlsSettings {
@@ -54,7 +60,7 @@ pub(super) fn settings(parameters: &Parameters, sources: Option<&Sources>) -> Re
         negotiation,
         revocation: files.revocation(&root)?,
         root,
-        identity: files.identity(mode, certificate_mode)?,
+        identity: files.identity(certificate_mode)?,
         certificate_mode,
         sni: parameters.get("sslsni").is_none_or(|text| text.starts_with('1')),
         min_version,
@@ -87,6 +93,8 @@ struct Files<'a> {
     parameters: &'a Parameters,
     /// Where the user's own are.
     folder: Option<PathBuf>,
+    /// Where there is anything to encrypt.
+    are_read: bool,
 }
 
 impl Files<'_> {
@@ -98,7 +106,7 @@ impl Files<'_> {
             }
             return Ok(RootCertificates::System);
         }
-        if mode == SslMode::Disable {
+        if !self.are_read {
             return Ok(RootCertificates::Absent);
         }
         match self.file(KEY, "root.crt")? {
@@ -114,7 +122,7 @@ impl Files<'_> {
 
     /// A list that is named has to be there: libpq goes on without it, and would trust what was revoked.
     fn revocation(&self, root: &RootCertificates) -> Result<Vec<PemFile>, Refusal> {
-        if *root == RootCertificates::Absent {
+        if *root == RootCertificates::Absent || !self.are_read {
             return Ok(Vec::new());
         }
         let named = self.parameters.filled("sslcrl");
@@ -154,8 +162,8 @@ impl Files<'_> {
         Ok(lists.into_iter().flatten().collect())
     }
 
-    fn identity(&self, mode: SslMode, certificate_mode: CertificateMode) -> Result<Option<ClientIdentity>, Refusal> {
-        if mode == SslMode::Disable || certificate_mode == CertificateMode::Disable {
+    fn identity(&self, certificate_mode: CertificateMode) -> Result<Option<ClientIdentity>, Refusal> {
+        if !self.are_read || certificate_mode == CertificateMode::Disable {
             return Ok(None);
         }
         let Some(certificate) = self.file("sslcert", "postgresql.crt")? else {
@@ -287,7 +295,7 @@ mod tests {
             };
             let mut parameters = parse(text).expect("a sound string");
             parameters.complete(Some(&sources)).expect("sound sources");
-            settings(&parameters, Some(&sources)).map_err(|refusal| refusal.to_string())
+            settings(&parameters, Some(&sources), false).map_err(|refusal| refusal.to_string())
         }
 
         #[track_caller]
@@ -376,6 +384,34 @@ mod tests {
             &format!("sslcertmode=disable sslcrldir={}", home.path("lists")),
             "sslcrldir has no file",
         );
+    }
+
+    #[test]
+    fn for_unix_sockets_alone_nothing_is_read() {
+        let home = Home::new("local")
+            .with("postgresql.crt", 0o644)
+            .with("postgresql.key", 0o644);
+        let sources = Sources {
+            home: Some(home.0.clone()),
+            ..Sources::default()
+        };
+        for text in [
+            "",
+            "sslmode=verify-full",
+            "sslmode=verify-ca sslrootcert=/nowhere/x sslcrl=/nowhere/y",
+            "sslrootcert=system sslcrl=/nowhere/x",
+        ] {
+            let parameters = parse(text).and_then(|mut parameters| {
+                parameters.complete(Some(&sources))?;
+                Ok(parameters)
+            });
+            let parameters = parameters.expect("sound");
+            let found = settings(&parameters, Some(&sources), true).expect(text);
+            assert!(found.identity.is_none() && found.revocation.is_empty(), "{text}");
+            assert!(settings(&parameters, Some(&sources), false).is_err(), "{text}");
+        }
+        let weak = parse("sslmode=require sslrootcert=system").expect("a sound string");
+        assert!(settings(&weak, Some(&sources), true).is_err(), "as libpq has it");
     }
 
     #[test]

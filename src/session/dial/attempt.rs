@@ -30,6 +30,9 @@ use crate::session::tls::{Secured, TlsFault};
 /// How long the farewell to a session may take that is not wanted.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// What the server shows of a session without an `application_name`.
+const OUR_NAME: &str = "gdbpool";
+
 pub(super) struct Attempt<'a> {
     pub(super) runtime: &'a Arc<dyn Runtime>,
     pub(super) plan: &'a DialPlan,
@@ -234,9 +237,7 @@ fn client_config(target: &Target, password: Option<&str>, is_encrypted: bool) ->
     if let Some(options) = &target.start_up.options {
         config.options(options);
     }
-    if let Some(name) = &target.start_up.application_name {
-        config.application_name(name);
-    }
+    config.application_name(target.start_up.application_name.as_deref().unwrap_or(OUR_NAME));
     if let Some(password) = password {
         config.password(password);
     }
