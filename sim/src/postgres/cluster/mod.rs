@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 
 use gdbpool::Endpoint;
 
+pub(crate) use self::inject::CONVOY;
 use self::stubs::Stubs;
 use super::engine::{NodeSettings, Role};
 use super::replication::replicate;
