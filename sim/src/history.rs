@@ -307,6 +307,14 @@ impl History {
         seq
     }
 
+    /// Changes what was recorded last, for tests that make histories by hand.
+    #[cfg(test)]
+    pub(crate) fn amend_last(&mut self, change: impl FnOnce(&mut EventKind)) {
+        if let Some(last) = self.events.last_mut() {
+            change(&mut last.kind);
+        }
+    }
+
     /// All events kept, in order.
     #[must_use]
     pub fn events(&self) -> &[Event] {

@@ -265,6 +265,11 @@ impl Session {
     ///
     /// A late one hits the drain of the settling, which this call puts on the books.
     pub(crate) async fn cancel(&self) {
+        // Stopped instead of what it leads up to, a SET or BEGIN would let that run unprotected.
+        while self.observed.facts().opening && self.ending.ended().is_none() {
+            let pause = self.runtime.now() + settle::CANCEL_AGAIN;
+            self.runtime.sleep_until(pause).await;
+        }
         // Until the delivery is certain, a signal may arrive at any time: a session given back before is closed.
         self.marks.fetch_or(mark::CANCELLING, Ordering::AcqRel);
         match self.request_cancel().await {

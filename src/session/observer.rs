@@ -42,6 +42,8 @@ pub(crate) enum Tag {
 /// One request that will be answered by exactly one ReadyForQuery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Request {
+    /// A simple query that only leads up to what follows it: the session's mode, or BEGIN.
+    Opening,
     /// Start-up, simple query or function call.
     Whole,
     /// Sync, the end of an extended-protocol exchange.
@@ -53,6 +55,8 @@ enum Request {
 pub(crate) struct Facts {
     /// Requests written whose ReadyForQuery has not come.
     pub(crate) outstanding: usize,
+    /// The oldest of them only leads up to another: stopped, it would let that one run as nobody wants it.
+    pub(crate) opening: bool,
     /// ReadyForQuery messages seen.
     pub(crate) ready: u64,
     /// Status of the last one.
@@ -192,6 +196,7 @@ impl Observer {
                 self.started = true;
                 self.push(Request::Whole);
             }
+            b'Q' if is_opening(until_nul(payload)) => self.push(Request::Opening),
             b'Q' | b'F' => self.push(Request::Whole),
             b'S' => self.push(Request::Sync),
             b'P' if payload.first() == Some(&0) => self.facts.parsed.1 += 1,
@@ -207,7 +212,12 @@ impl Observer {
             return;
         }
         self.requests.push_back(request);
+        self.count();
+    }
+
+    fn count(&mut self) {
         self.facts.outstanding = self.requests.len();
+        self.facts.opening = self.requests.front() == Some(&Request::Opening);
     }
 
     fn backend_message(&mut self, tag: u8, payload: &[u8]) {
@@ -248,7 +258,7 @@ impl Observer {
         if self.requests.pop_front().is_none() {
             self.facts.confused = true;
         }
-        self.facts.outstanding = self.requests.len();
+        self.count();
     }
 
     /// In copy-in mode the server ignores the Sync that followed Execute; only the one behind CopyDone counts.
@@ -260,9 +270,9 @@ impl Observer {
                 self.facts.in_copy = self.requests.is_empty();
             }
             // COPY FROM STDIN by the simple protocol: tokio-postgres has no way to go on or to end it.
-            Some(Request::Whole) | None => self.facts.confused = true,
+            Some(Request::Opening | Request::Whole) | None => self.facts.confused = true,
         }
-        self.facts.outstanding = self.requests.len();
+        self.count();
     }
 
     fn command_complete(&mut self, payload: &[u8]) {
@@ -367,7 +377,13 @@ fn whole_message<'a>(bytes: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
 }
 
 fn keeps_outbound(tag: u8) -> bool {
-    tag == b'P'
+    matches!(tag, b'P' | b'Q')
+}
+
+/// Texts that this library sends ahead of a request, in the same flight of bytes, and that take no time of their own.
+fn is_opening(text: &[u8]) -> bool {
+    let begins = [&b"BEGIN"[..], b"RESET default_transaction_read_only", b"SET default_transaction_read_only"];
+    begins.iter().any(|begin| text.starts_with(begin)) && !text.contains(&b';')
 }
 
 fn keeps_inbound(tag: u8) -> bool {
@@ -457,6 +473,23 @@ mod tests {
             (observer.facts().outstanding, observer.facts().status),
             (0, Status::InTransaction)
         );
+    }
+
+    #[test]
+    fn what_only_leads_up_to_a_request_is_known() {
+        for (text, opening) in [
+            (&b"BEGIN\0"[..], true),
+            (b"SET default_transaction_read_only = on\0", true),
+            (b"RESET default_transaction_read_only\0", true),
+            (b"BEGIN; SELECT pg_sleep(9)\0", false),
+            (b"SELECT 1\0", false),
+        ] {
+            let mut observer = started();
+            observer.outbound(&[message(b'Q', text), message(b'S', b"")].concat());
+            assert_eq!(observer.facts().opening, opening, "{}", String::from_utf8_lossy(text));
+            observer.inbound(&message(b'Z', b"I"));
+            assert!(!observer.facts().opening);
+        }
     }
 
     #[test]

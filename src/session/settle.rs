@@ -126,7 +126,7 @@ impl Settling {
 }
 
 /// The least pause before a cancel request is sent again. The pauses double, and the pool's deadline ends them.
-const CANCEL_AGAIN: Duration = Duration::from_millis(10);
+pub(super) const CANCEL_AGAIN: Duration = Duration::from_millis(10);
 
 /// Settles a session. Runs in its driver; dropping the future leaves the session unsettled.
 ///
@@ -206,7 +206,12 @@ async fn drain_or_cancel(session: &Session) -> Result<(), SettleError> {
             drained?;
             return if signalled { drain(session).await } else { Ok(()) };
         }
-        match session.request_cancel().await {
+        // What leads up to the request is answered in a moment: the request itself is what shall be stopped.
+        let request = match session.observed.facts().opening {
+            true => CancelRequest::NotSent,
+            false => session.request_cancel().await,
+        };
+        match request {
             CancelRequest::NotSent => {}
             CancelRequest::Delivered => signalled = true,
             CancelRequest::InDoubt(error) => {

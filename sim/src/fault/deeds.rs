@@ -9,7 +9,7 @@ use super::injector::Deed;
 use super::{FaultKind, ServerEvent, ServerFaults, TimeFault};
 use crate::executor::Shared;
 use crate::fault::injector::Sight;
-use crate::pipe::Direction;
+use crate::pipe::{Connection, Direction};
 
 impl Shared {
     /// Does the next thing that faults have to do; false if there is nothing.
@@ -117,6 +117,8 @@ impl Shared {
             self.end_fault(id);
         }
         while self.do_next_deed() {}
+        let connections = self.lock().network.connections.all();
+        connections.iter().for_each(Connection::end_cuts);
     }
 
     fn servers(&self) -> Vec<Arc<dyn ServerFaults>> {

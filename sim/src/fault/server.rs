@@ -56,6 +56,15 @@ pub enum ServerFault {
         /// For how long after the restart it answers 57P03.
         recovery: Micros,
     },
+    /// A session's process crashes: that session reads end-of-file, all others a WARNING 57P02, and the node recovers.
+    CrashSession {
+        /// The node.
+        node: String,
+        /// Which session; of several, they crash together.
+        sessions: Sessions,
+        /// For how long it answers 57P03.
+        recovery: Micros,
+    },
     /// The next statements fail so, whatever they are.
     Fail {
         /// The node.
@@ -106,7 +115,7 @@ pub enum ServerFault {
     Shutdown {
         /// The node.
         node: String,
-        /// Immediate: NOTICE 57P02, end-of-file, crash recovery. Else fast: FATAL 57P01.
+        /// Immediate: WARNING 57P01 as a notice, end-of-file, crash recovery. Else fast: FATAL 57P01.
         immediate: bool,
         /// For how long after the restart it answers 57P03.
         recovery: Micros,
@@ -286,6 +295,7 @@ names!(ProtocolFault:
 
 names!(ServerFault:
     Crash => "server.crash",
+    CrashSession => "server.crash_session",
     Fail => "server.fail",
     LockConvoy => "server.lock_convoy",
     MaxSessions => "server.max_sessions",

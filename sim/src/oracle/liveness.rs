@@ -51,7 +51,7 @@ fn deadline(index: &Index<'_>, call: &CallView<'_>, found: &mut Vec<Violation>) 
     // Of these, the deadline is that of a part.
     if matches!(
         call.op(),
-        Some(Op::Lease { .. } | Op::Listen { .. } | Op::Pin { .. }) | None
+        Some(Op::Lease { .. } | Op::Listen { .. } | Op::Pin { .. } | Op::Wrong { .. }) | None
     ) {
         return;
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::index::{CallView, Index};
 use super::{Oracle, Violation};
-use crate::history::EventKind;
+use crate::history::{EventKind, Role};
 use crate::scenario::{Say, Topology};
 
 /// Reads per pool from which on each of the set must have had one: the odds of less are under one in a million.
@@ -15,12 +15,21 @@ pub(super) fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
     let mut reads: BTreeMap<&str, usize> = BTreeMap::new();
     for event in index.case.server.events() {
         match &event.kind {
-            EventKind::StatementBegan { pid, op: Some(op), .. } => {
+            EventKind::StatementBegan {
+                pid,
+                op: Some(op),
+                role,
+                ..
+            } => {
                 let (Some(call), Some(session)) = (index.call(*op), index.sessions.get(pid)) else {
                     continue;
                 };
                 if !may_run_on(index, call, session.application) {
                     let text = format!("{op} ran on pool {}", session.application);
+                    found.push(Violation::new(Oracle::Routing, text).with(call.asked).with(event));
+                }
+                if *role == Role::Standby && !may_run_on_standby(call) {
+                    let text = format!("{op} ran on a standby, and nobody sent it there");
                     found.push(Violation::new(Oracle::Routing, text).with(call.asked).with(event));
                 }
                 if is_balanced(call) {
@@ -59,6 +68,11 @@ fn may_run_on(index: &Index<'_>, call: &CallView<'_>, pool: &str) -> bool {
     }
 }
 
+/// Reads do, and what is sent to a pool by its name. All else goes to sessions that were asked for as of a primary.
+fn may_run_on_standby(call: &CallView<'_>) -> bool {
+    matches!(&call.asked.say, Say::Asked { read, pool, .. } if *read || pool.is_some())
+}
+
 fn balance(index: &Index<'_>, reads: &BTreeMap<&str, usize>, found: &mut Vec<Violation>) {
     let pools = index.case.scenario.topology.pools();
     let set = &pools[1..];
@@ -95,6 +109,16 @@ mod tests {
         bench.finds(&[]);
         bench.began(2, 0, Status::Idle);
         bench.finds(&[Oracle::Routing]);
+    }
+
+    #[test]
+    fn a_write_on_a_primary_that_is_none_is_found() {
+        let mut bench = bench(Op::Update { row: 0 });
+        bench.began_on_standby(1, 0);
+        bench.finds(&[Oracle::Routing]);
+        let mut bench = super::tests::bench(Op::WriteOn { pool: 1 });
+        bench.began_on_standby(2, 0);
+        bench.finds(&[]);
     }
 
     #[test]

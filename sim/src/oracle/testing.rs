@@ -79,6 +79,16 @@ impl Bench {
         self.begin(pid, "UPDATE", Some(op), status);
     }
 
+    /// Like [`began`](Self::began), on a node that is a standby at that moment.
+    pub(super) fn began_on_standby(&mut self, pid: i32, op: u64) {
+        self.began(pid, op, Status::Idle);
+        self.server.amend_last(|kind| {
+            if let EventKind::StatementBegan { role, .. } = kind {
+                *role = Role::Standby;
+            }
+        });
+    }
+
     pub(super) fn text(&mut self, pid: i32, text: &str, status: Status) {
         self.begin(pid, text, None, status);
     }

@@ -88,6 +88,25 @@ impl Connection {
         });
     }
 
+    /// Cuts that have not come about are called off; what one has silenced breaks for good, as when its ends find out.
+    pub(crate) fn end_cuts(&self) {
+        self.change(|wire| {
+            let aimed = wire.broken_by == Some("network.cut");
+            let mut silenced = false;
+            for lane in &mut wire.lanes {
+                lane.cuts.clear();
+                silenced |= std::mem::take(&mut lane.silenced);
+                lane.cut = lane.cut.filter(|_| !aimed);
+            }
+            if !silenced {
+                return Vec::new();
+            }
+            wire.break_now();
+            wire.broken_by = Some("network.cut");
+            wire.wakers()
+        });
+    }
+
     fn lock(&self) -> MutexGuard<'_, Wire> {
         self.wire.lock().unwrap_or_else(PoisonError::into_inner)
     }

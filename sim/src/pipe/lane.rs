@@ -57,6 +57,8 @@ pub(crate) struct Lane {
     pub(crate) framing: Framing,
     pub(crate) announced: bool,
     pub(crate) stalled: bool,
+    /// It was a cut that stalled it.
+    pub(crate) silenced: bool,
     pub(crate) closed: bool,
     pub(crate) broken: bool,
     pub(crate) reader_gone: bool,
@@ -274,6 +276,7 @@ impl Wire {
         if target.stalled || (limit == 0 && !buffer.is_empty()) {
             target.stalled = true;
             if target.cut.take().is_some() {
+                target.silenced = true;
                 self.feel_break();
             }
             return Found::Nothing;
@@ -353,6 +356,7 @@ impl Lane {
             framing,
             announced: false,
             stalled: false,
+            silenced: false,
             closed: false,
             broken: false,
             reader_gone: false,

@@ -98,7 +98,7 @@ fn what(class: FaultClass, standbys: u8) -> BoxedStrategy<FaultKind> {
         FaultClass::Replication => replication(standbys),
         FaultClass::Statements => statements(standbys),
         FaultClass::Stops => stops(standbys),
-        FaultClass::Time => time(),
+        FaultClass::Time => time(standbys),
     }
 }
 
@@ -346,6 +346,13 @@ fn stops(standbys: u8) -> BoxedStrategy<FaultKind> {
     ]);
     prop_oneof![
         (node(standbys), millis(0, 500)).prop_map(|(node, recovery)| ServerFault::Crash { node, recovery }),
+        (node(standbys), sessions(), millis(0, 500)).prop_map(|(node, sessions, recovery)| {
+            ServerFault::CrashSession {
+                node,
+                sessions,
+                recovery,
+            }
+        }),
         (node(standbys), 1..6u32).prop_map(|(node, sessions)| ServerFault::MaxSessions { node, sessions }),
         (node(standbys), why).prop_map(|(node, why)| ServerFault::Refuse { node, why }),
         (node(standbys), any::<bool>(), millis(0, 500)).prop_map(|(node, immediate, recovery)| ServerFault::Shutdown {
@@ -425,6 +432,9 @@ fn replication(standbys: u8) -> BoxedStrategy<FaultKind> {
     prop_oneof![
         standby(standbys).prop_map(|node| ReplicationFault::BreakStream { node }),
         (standby(standbys), sessions()).prop_map(|(node, sessions)| ReplicationFault::Conflict { node, sessions }),
+        Just(ReplicationFault::Join {
+            node: "joiner".to_owned()
+        }),
         standby(standbys).prop_map(|node| ReplicationFault::LoseSyncStandby { node }),
         standby(standbys).prop_map(|node| ReplicationFault::PauseReplay { node }),
         (standby(standbys), millis(1, 3_000)).prop_map(|(node, by)| ReplicationFault::ReceiveDelay { node, by }),
@@ -434,7 +444,7 @@ fn replication(standbys: u8) -> BoxedStrategy<FaultKind> {
     .boxed()
 }
 
-fn time() -> BoxedStrategy<FaultKind> {
+fn time(standbys: u8) -> BoxedStrategy<FaultKind> {
     let schedule = prop_oneof![
         Just(Schedule::Random),
         (2..=4u32).prop_map(|depth| Schedule::Pct { depth }),
@@ -443,6 +453,7 @@ fn time() -> BoxedStrategy<FaultKind> {
     prop_oneof![
         millis(10, 10_000).prop_map(|by| TimeFault::Jump { by }),
         schedule.prop_map(|schedule| TimeFault::Reschedule { schedule }),
+        (node(standbys), -5_000_000..5_000_000i64).prop_map(|(host, micros)| TimeFault::Skew { host, micros }),
         (1..50u8).prop_map(|percent| TimeFault::SpuriousWakes { percent }),
     ]
     .prop_map(FaultKind::Time)

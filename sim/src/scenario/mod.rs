@@ -17,6 +17,7 @@ mod session;
 mod statements;
 mod strategy;
 mod world;
+mod wrong;
 
 pub use self::client::{Answer, ClientEvent, ClientHistory, Failure, Fate, Heard, Say};
 pub use self::end::{EndState, PoolEnd, Ran, SessionEnd};
@@ -27,7 +28,7 @@ pub use self::property::{prove, still_fails};
 pub use self::run::{Broken, check_run, run};
 pub use self::strategy::{
     clients, functions, leases, operations, pins, reads_and_writes, scenarios, scenarios_of, steps, subscriptions,
-    topologies,
+    topologies, wrongs,
 };
 
 use serde::{Deserialize, Serialize};
@@ -75,7 +76,7 @@ pub struct Topology {
     pub replay_delay: Micros,
     /// Bytes that a connection takes before its writer has to wait, in each direction. At least 16.
     pub socket_buffer: u32,
-    /// Commits wait for the first standby.
+    /// Commits wait for a standby.
     pub synchronous: bool,
 }
 
@@ -189,6 +190,11 @@ pub enum Op {
         /// Which.
         row: u8,
     },
+    /// A statement that fails for certain, and whose caller is told so.
+    Wrong {
+        /// How.
+        how: Wrong,
+    },
     /// An update that says it is a read: the server has to refuse it.
     WriteAsRead {
         /// Which row.
@@ -242,6 +248,21 @@ pub enum PinEnd {
     SpoiltCommit,
 }
 
+/// What is wrong with a statement that fails for certain.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Wrong {
+    /// It divides by zero: 22012.
+    Division,
+    /// It names a prepared statement that is not there: 26000.
+    NoStatement,
+    /// It names a table that is not there: 42P01.
+    NoTable,
+    /// It goes back to a savepoint outside of a transaction: 25P01.
+    NoTransaction,
+    /// It asks a standby what only a primary has: 55000. On a primary it succeeds.
+    Standby,
+}
+
 /// What a lease leaves behind in its session.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Leaves {
@@ -272,6 +293,7 @@ debug_as_source!(
     Scenario,
     Step,
     Topology,
+    Wrong,
 );
 
 impl Scenario {

@@ -61,7 +61,13 @@ pub(super) async fn play(call: &Call) {
 async fn whole(call: &Call, plan: &Plan, committing: &AtomicBool, kept: &Kept) -> Done {
     let mut transaction = match open(call, plan, kept).await {
         Ok(transaction) => transaction,
-        Err(error) => return failed(&error, kept),
+        Err(error) => {
+            // Where BEGIN failed, the first statement stood alone, and the error says what became of it.
+            if Fate::of(&error) == Fate::Committed {
+                kept.add(&[call.mark(0)]);
+            }
+            return failed(&error, kept);
+        }
     };
     call.say(Say::Pinned {
         pid: transaction.backend_pid(),

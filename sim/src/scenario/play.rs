@@ -19,7 +19,7 @@ use gdbpool::{AsyncResult, Cancel, Error, InteractionPool, Row, Runtime, Transac
 use super::client::{Answer, ClientHistory, Failure, Fate, Say};
 use super::marks::mark;
 use super::statements as marks;
-use super::{Client, FunctionEnd, Op, Patience, Savepoint, Step, Topology, call_of, listen, pin, session};
+use super::{Client, FunctionEnd, Op, Patience, Savepoint, Step, Topology, call_of, listen, pin, session, wrong};
 use crate::runtime::SimRuntime;
 
 /// What all clients of a run share.
@@ -119,6 +119,7 @@ impl Call {
                 self.write(marks::update(op), Some(marks::row(row))).await;
             }
             Op::WriteAsRead { row } => self.write_as_read(row).await,
+            Op::Wrong { how } => wrong::play(&self, how).await,
             Op::WriteOn { pool } => self.insert(false, Some(pool)).await,
         }
     }
@@ -126,6 +127,7 @@ impl Call {
     fn ask(&self) {
         let (read, pool, idempotent) = match &self.step.op {
             Op::Read { .. } | Op::WriteAsRead { .. } => (true, None, false),
+            Op::Wrong { how } => (wrong::is_read(*how), None, false),
             Op::ReadOn { pool, .. } => (true, Some(*pool), false),
             Op::WriteOn { pool } => (false, Some(*pool), false),
             Op::Slow { write, .. } => (!write, None, false),
@@ -259,7 +261,7 @@ impl Call {
     }
 
     /// The end of a call that wrote nothing.
-    fn answered(&self, op: u64, answer: Answer) -> Done {
+    pub(super) fn answered(&self, op: u64, answer: Answer) -> Done {
         let failure = match &answer {
             Answer::Failed(failure) => Some(failure.clone()),
             _ => None,

@@ -12,7 +12,7 @@ use super::play::{Call, Done, Kept};
 use super::statements as marks;
 
 /// How long a checkout may take, unless the step says otherwise.
-const CHECKOUT: Duration = Duration::from_secs(5);
+pub(super) const CHECKOUT: Duration = Duration::from_secs(5);
 
 pub(super) async fn play(call: &Call, leaves: Leaves, hold: Duration) {
     let kept = Kept::default();

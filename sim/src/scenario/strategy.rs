@@ -10,7 +10,7 @@ use proptest::strategy::ValueTree;
 
 use super::faults::{FaultClass, faults};
 use super::property::runner;
-use super::{Client, FunctionEnd, Leaves, Op, Patience, PinEnd, Savepoint, Scenario, Step, Topology};
+use super::{Client, FunctionEnd, Leaves, Op, Patience, PinEnd, Savepoint, Scenario, Step, Topology, Wrong};
 use crate::fault::{Delay, Jitter, Micros};
 use crate::schedule::Schedule;
 
@@ -151,8 +151,21 @@ pub fn operations() -> BoxedStrategy<Op> {
         4 => subscriptions(),
         2 => leases(),
         1 => (micros(200_000), any::<bool>()).prop_map(|(span, write)| Op::Slow { span, write }),
+        1 => wrongs(),
     ]
     .boxed()
+}
+
+/// Statements that fail for certain.
+pub fn wrongs() -> BoxedStrategy<Op> {
+    let how = vec![
+        Wrong::Division,
+        Wrong::NoStatement,
+        Wrong::NoTable,
+        Wrong::NoTransaction,
+        Wrong::Standby,
+    ];
+    select(how).prop_map(|how| Op::Wrong { how }).boxed()
 }
 
 /// Single statements: what routing is about.

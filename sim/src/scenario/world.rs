@@ -34,7 +34,8 @@ impl<'a> World<'a> {
             .standbys(usize::from(topology.standbys))
             .lag(Duration::from_micros(500), topology.replay_delay.span());
         if topology.synchronous && topology.standbys > 0 {
-            config = config.synchronous(1, &["n1"]);
+            // Whoever is the primary, another one can answer for its commits.
+            config = config.synchronous(1, &["n0", "n1", "n2", "n3"]);
         }
         sim.set_pipe_options(PipeOptions {
             capacity: usize::try_from(topology.socket_buffer).unwrap_or(usize::MAX).max(16),
@@ -88,7 +89,7 @@ impl<'a> World<'a> {
         }
         let primary = self.cluster.primary().map(|primary| primary.name());
         for node in self.cluster.nodes() {
-            if Some(&node) != primary.as_ref() && !self.cluster.node(&node).is_standby() {
+            if Some(&node) != primary.as_ref() {
                 self.cluster.node(&node).rejoin();
             }
         }
@@ -139,12 +140,13 @@ pub(super) fn statements(history: &History) -> u64 {
 pub(super) async fn open(sim: &Sim, topology: &Topology) -> Result<InteractionPool, Error> {
     let mut builder = InteractionPool::builder(sim.runtime());
     for (number, name) in topology.pools().iter().enumerate() {
-        let host = if number == 0 {
-            PRIMARY.to_owned()
+        // A name that follows the primary may be behind: who dials by it says what he wants.
+        let server = if number == 0 {
+            format!("host={PRIMARY} target_session_attrs=read-write")
         } else {
-            format!("n{number}")
+            format!("host=n{number}")
         };
-        let pool = PoolConfig::new(name, &format!("host={host} user=app dbname=postgres"))?
+        let pool = PoolConfig::new(name, &format!("{server} user=app dbname=postgres"))?
             .size(u32::from(topology.size_of(name).max(1)))
             .application_name(name)
             .checkout_timeout(Duration::from_secs(5))

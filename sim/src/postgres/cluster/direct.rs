@@ -43,6 +43,7 @@ impl Cluster {
         let primary = world.primary().ok_or(DirectError::Down)?;
         let rows = world.execute(primary, sql)?;
         world.catch_up();
+        world.nodes.iter_mut().for_each(|node| node.disk.keep());
         Ok(rows)
     }
 }

@@ -11,7 +11,7 @@ use crate::postgres::replication::Standby;
 use crate::postgres::server::{Activity, Backend, Failing, Faults, Goodbye};
 
 /// The session that holds the lock of a convoy; it never has a connection.
-const CONVOY: i32 = 99;
+pub(crate) const CONVOY: i32 = 99;
 
 impl ServerFaults for Cluster {
     fn begin(&self, what: &FaultKind, connection: Option<u64>) -> bool {
@@ -82,20 +82,39 @@ impl World {
             payload.truncate(bytes.max(1));
             sql.push_str(&format!("SELECT pg_notify('{channel}', '{payload}');"));
         }
-        self.execute(node, &sql).ok().map(|_| ())
+        self.execute(node, &sql).ok()?;
+        let target = &self.nodes[node];
+        let heard = target.backends.keys().any(|pid| target.engine.channels(*pid).contains(&channel));
+        if heard {
+            self.felt("protocol.notify_flood");
+        }
+        Some(())
     }
 
     fn begin_server(&mut self, fault: &ServerFault, connection: Option<u64>) -> Option<bool> {
         let mut found = true;
         match fault {
-            ServerFault::Crash { node, .. } => found = self.halt(node, Goodbye::Silent)?,
+            ServerFault::Crash { node, .. } => found = self.halt(node, Goodbye::Silent, "server.crash")?,
+            ServerFault::CrashSession {
+                node,
+                sessions,
+                recovery,
+            } => {
+                let index = self.node_named(node)?;
+                // The first of them takes the others along.
+                found = self.each_session(index, *sessions, connection, |backend| backend.end(Goodbye::Silent));
+                if found {
+                    self.halt(node, Goodbye::CrashElsewhere, "server.crash_session")?;
+                    self.start(index, recovery.span());
+                }
+            }
             ServerFault::Shutdown { node, immediate, .. } => {
                 let goodbye = if *immediate {
                     Goodbye::Immediate
                 } else {
                     Goodbye::Administrator
                 };
-                found = self.halt(node, goodbye)?;
+                found = self.halt(node, goodbye, "server.shutdown")?;
             }
             ServerFault::Fail {
                 node,
@@ -118,11 +137,18 @@ impl World {
             ServerFault::MaxSessions { node, sessions } => {
                 self.faults(node)?.max_sessions = usize::try_from(*sessions).ok();
             }
-            ServerFault::Pause { node } => self.pause(node, true)?,
+            ServerFault::Pause { node } => {
+                let index = self.node_named(node)?;
+                if !self.nodes[index].backends.is_empty() {
+                    self.felt("server.pause");
+                }
+                self.pause(node, true)?;
+            }
             ServerFault::Refuse { node, why } => self.faults(node)?.refuse = Some(*why),
             ServerFault::Setting { node, name, value } => {
                 let index = self.node_named(node)?;
                 found = self.nodes[index].engine.set_server_setting(name, Some(value)).is_ok();
+                self.nodes[index].faults.setting = found;
             }
             ServerFault::Slow { node, by } => self.faults(node)?.slow = Some(by.span()),
             ServerFault::Terminate { node, sessions } => {
@@ -130,6 +156,9 @@ impl World {
                 found = self.each_session(index, *sessions, connection, |backend| {
                     backend.end(Goodbye::Administrator)
                 });
+                if found {
+                    self.felt("server.terminate");
+                }
             }
             ServerFault::Zombies { node } => self.faults(node)?.zombies = true,
         }
@@ -155,9 +184,10 @@ impl World {
                 let configured = self.nodes[index].settings.settings.get(name).cloned();
                 // What could be set can be taken back.
                 let _ = self.nodes[index].engine.set_server_setting(name, configured.as_deref());
+                self.nodes[index].faults.setting = false;
             }
             ServerFault::Slow { node, .. } => self.faults(node)?.slow = None,
-            ServerFault::Terminate { .. } => {}
+            ServerFault::CrashSession { .. } | ServerFault::Terminate { .. } => {}
             ServerFault::Zombies { node } => {
                 let index = self.node_named(node)?;
                 self.nodes[index].faults.zombies = false;
@@ -170,29 +200,51 @@ impl World {
     fn begin_replication(&mut self, fault: &ReplicationFault, connection: Option<u64>) -> Option<bool> {
         match fault {
             ReplicationFault::BreakStream { node } | ReplicationFault::LoseSyncStandby { node } => {
+                let name = fault.name();
                 self.change_standby(node, |standby| {
                     standby.broken = true;
                     standby.lose_stream();
+                    standby.faults.insert(name);
                 })?;
             }
             ReplicationFault::Conflict { node, sessions } => {
                 let index = self.node_named(node)?;
                 self.nodes[index].standby.as_ref()?;
-                return Some(self.each_session(index, *sessions, connection, Backend::stand_aside));
+                let any = self.each_session(index, *sessions, connection, Backend::stand_aside);
+                if any {
+                    self.felt("replication.conflict");
+                }
+                return Some(any);
             }
             // Needs tasks of its own: the cluster sees to it.
             ReplicationFault::Join { .. } => return Some(false),
-            ReplicationFault::PauseReplay { node } => self.change_standby(node, |standby| standby.paused = true)?,
+            ReplicationFault::PauseReplay { node } => {
+                self.change_standby(node, |standby| {
+                    standby.paused = true;
+                    standby.faults.insert(fault.name());
+                })?;
+            }
             ReplicationFault::Promote { node, lost, fenced } => {
                 let index = self.node_named(node)?;
-                return Some(self.promote(index, *lost, *fenced));
+                let has_sessions = self.nodes.iter().any(|node| !node.backends.is_empty());
+                let promoted = self.promote(index, *lost, *fenced);
+                if promoted && has_sessions {
+                    self.felt("replication.promote");
+                }
+                return Some(promoted);
             }
             ReplicationFault::ReceiveDelay { node, by } => {
-                self.change_standby(node, |standby| standby.receive_delay += by.span())?;
+                self.change_standby(node, |standby| {
+                    standby.receive_delay += by.span();
+                    standby.faults.insert(fault.name());
+                })?;
             }
             ReplicationFault::Rejoin { node, how } => {
                 let index = self.node_named(node)?;
                 let primary = self.primary().filter(|primary| *primary != index)?;
+                if !self.nodes[index].backends.is_empty() {
+                    self.felt("replication.rejoin");
+                }
                 match how {
                     Rejoin::Diverged => self.rejoin_diverged(index),
                     Rejoin::Rewound => self.follow(index, primary),
@@ -201,7 +253,10 @@ impl World {
                 self.start(index, Duration::ZERO);
             }
             ReplicationFault::ReplayDelay { node, by } => {
-                self.change_standby(node, |standby| standby.replay_delay += by.span())?;
+                self.change_standby(node, |standby| {
+                    standby.replay_delay += by.span();
+                    standby.faults.insert(fault.name());
+                })?;
             }
         }
         Some(true)
@@ -211,15 +266,23 @@ impl World {
         let less = |delay: &mut Duration, by: &Micros| *delay = delay.saturating_sub(by.span());
         match fault {
             ReplicationFault::BreakStream { node } | ReplicationFault::LoseSyncStandby { node } => {
-                self.change_standby(node, |standby| standby.broken = false)
+                self.change_standby(node, |standby| {
+                    standby.broken = false;
+                    standby.faults.remove(fault.name());
+                })
             }
-            ReplicationFault::PauseReplay { node } => self.change_standby(node, |standby| standby.paused = false),
-            ReplicationFault::ReceiveDelay { node, by } => {
-                self.change_standby(node, |standby| less(&mut standby.receive_delay, by))
-            }
-            ReplicationFault::ReplayDelay { node, by } => {
-                self.change_standby(node, |standby| less(&mut standby.replay_delay, by))
-            }
+            ReplicationFault::PauseReplay { node } => self.change_standby(node, |standby| {
+                standby.paused = false;
+                standby.faults.remove(fault.name());
+            }),
+            ReplicationFault::ReceiveDelay { node, by } => self.change_standby(node, |standby| {
+                less(&mut standby.receive_delay, by);
+                standby.faults.remove(fault.name());
+            }),
+            ReplicationFault::ReplayDelay { node, by } => self.change_standby(node, |standby| {
+                less(&mut standby.replay_delay, by);
+                standby.faults.remove(fault.name());
+            }),
             ReplicationFault::Conflict { .. }
             | ReplicationFault::Join { .. }
             | ReplicationFault::Promote { .. }
@@ -232,9 +295,12 @@ impl World {
         Some(&mut self.nodes[index].faults)
     }
 
-    fn halt(&mut self, node: &str, goodbye: Goodbye) -> Option<bool> {
+    fn halt(&mut self, node: &str, goodbye: Goodbye, name: &str) -> Option<bool> {
         let index = self.node_named(node)?;
         let up = self.nodes[index].phase != crate::postgres::server::Phase::Down;
+        if up && !self.nodes[index].backends.is_empty() {
+            self.felt(name);
+        }
         self.stop(index, goodbye);
         Some(up)
     }

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 
 use gdbpool::Endpoint;
 
+pub(crate) use self::inject::CONVOY;
 use self::stubs::Stubs;
 use super::engine::{NodeSettings, Role};
 use super::replication::replicate;
@@ -110,7 +111,12 @@ impl Cluster {
         };
         let low = |value: u64| u8::try_from(value % 256).unwrap_or_default();
         let ip = IpAddr::V4(Ipv4Addr::new(127, 0, low(number), low(index as u64 + 1)));
-        self.shared.lock().network.add_host(name, ip);
+        {
+            let mut state = self.shared.lock();
+            state.network.add_host(name, ip);
+            // Whatever name it is dialled by, faults of the network know it by this one.
+            state.network.place(ip, name);
+        }
         let endpoint = Endpoint::Tcp(SocketAddr::new(ip, PORT));
         let listener = Listener::open(Arc::clone(&self.shared), endpoint.clone());
         let settings = NodeSettings {

@@ -249,6 +249,21 @@ impl World {
         newest.map(|node| node.index)
     }
 
+    /// Somebody's call met a fault of this kind.
+    pub(crate) fn felt(&self, name: &str) {
+        self.shared.lock().felt(name);
+    }
+
+    /// A statement begins that sees everything up to `snapshot`: faults of replication are met where there is more than that.
+    pub(crate) fn feel_lag(&self, node: usize, snapshot: u64) {
+        let Some(standby) = self.nodes[node].standby.as_ref().filter(|standby| !standby.faults.is_empty()) else {
+            return;
+        };
+        if standby.upstream.is_some_and(|upstream| self.nodes[upstream].position().0 > snapshot) {
+            standby.faults.iter().for_each(|name| self.felt(name));
+        }
+    }
+
     /// Changes whose copy commits wait for; those that wait look again.
     pub(crate) fn set_synchronous(&mut self, rule: Option<SyncRule>) {
         let shown = rule.as_ref().map(SyncRule::shown);

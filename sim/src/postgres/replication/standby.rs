@@ -2,7 +2,7 @@
 //!
 //! A plain machine: records go in with the time, and come out when they are due.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ pub(crate) struct Standby {
     pub(crate) replay: Lsn,
     /// Since when the next record cannot be replayed because of sessions in its way.
     pub(crate) blocked: Option<Instant>,
+    /// The injected faults in force that keep it behind, by their names in the coverage.
+    pub(crate) faults: BTreeSet<&'static str>,
     under_way: VecDeque<(Instant, Arc<WalRecord>)>,
     waiting: VecDeque<(Instant, Arc<WalRecord>)>,
 }
@@ -48,6 +50,7 @@ impl Standby {
             receive: position,
             replay: position,
             blocked: None,
+            faults: BTreeSet::new(),
             under_way: VecDeque::new(),
             waiting: VecDeque::new(),
         }

@@ -17,6 +17,8 @@ pub(crate) struct Disk {
     base: Lsn,
     /// Up to here the WAL is durable.
     flushed: Lsn,
+    /// What there is up to here is never lost: it was there before the run began.
+    floor: Lsn,
     /// When what is not durable will be: commits with `synchronous_commit = off`.
     lazy: Option<Instant>,
 }
@@ -28,6 +30,7 @@ impl Disk {
             log: Vec::new(),
             base: image.wal_position(),
             flushed: image.wal_position(),
+            floor: image.wal_position(),
             lazy: None,
         }
     }
@@ -52,6 +55,12 @@ impl Disk {
     pub(crate) fn flush(&mut self) {
         self.flushed = self.flushed.max(self.end());
         self.lazy = None;
+    }
+
+    /// What is there is never lost.
+    pub(crate) fn keep(&mut self) {
+        self.flush();
+        self.floor = self.end();
     }
 
     /// What is there becomes durable at `at`, if not earlier.
@@ -82,7 +91,7 @@ impl Disk {
         shared.last().map_or(self.base, |(record, _)| record.end)
     }
 
-    /// Where the WAL would end without its last `count` commits.
+    /// Where the WAL would end without its last `count` commits, as far as they can be lost.
     pub(crate) fn before_last_commits(&self, count: usize) -> Lsn {
         if count == 0 {
             return self.end();
@@ -94,10 +103,11 @@ impl Disk {
             .rev()
             .filter(|(_, record)| is_commit(record));
         let place = commits.take(count).last().map_or(self.log.len(), |(place, _)| place);
-        match place.checked_sub(1) {
+        let position = match place.checked_sub(1) {
             None => self.base,
             Some(before) => self.log[before].end,
-        }
+        };
+        position.max(self.floor)
     }
 
     /// The engine as recovery makes it: the image, and all durable WAL replayed.

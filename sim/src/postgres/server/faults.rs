@@ -21,6 +21,8 @@ pub(crate) struct Faults {
     /// Nothing moves.
     pub(crate) paused: bool,
     pub(crate) refuse: Option<Refusal>,
+    /// A setting is another one than the node is configured with.
+    pub(crate) setting: bool,
     /// Every statement takes this much longer.
     pub(crate) slow: Option<Duration>,
     /// Messages nobody asked for: which, and in how many of a hundred places.

@@ -39,6 +39,7 @@ impl Session {
             )
         };
         if let Some(report) = failure {
+            self.lock().felt("server.fail");
             return Err(report.into());
         }
         if let Some(stub) = stub {

@@ -59,6 +59,7 @@ impl Session {
             },
             Unsolicited::ParameterStatus => Message::ParameterStatus("integer_datetimes".to_owned(), "on".to_owned()),
         };
+        self.lock().felt("protocol.unsolicited");
         self.put(&message);
     }
 
@@ -171,6 +172,7 @@ impl Session {
     pub(crate) async fn committed(&mut self) -> Result<(), Halt> {
         let cut = self.lock().nodes[self.node].faults.cut_commit.take();
         let Some(reset) = cut else { return Ok(()) };
+        self.lock().felt("protocol.commit_without_ready");
         self.flush().await?;
         if reset {
             self.control.cut_at(Direction::ToClient, 0, Cut::Reset);

@@ -41,6 +41,7 @@ impl Session {
                 open.record(node, EventKind::Found { pid, op, leftovers });
             }
         }
+        open.feel_lag(node, snapshot);
         let wall = open.wall();
         open.nodes[node].engine.set_activity(pid, |activity| {
             text.clone_into(&mut activity.query);
@@ -82,7 +83,12 @@ impl Session {
 
     pub(crate) fn gave_up(&self, text: &str, sqlstate: &str) {
         // Whoever fails outside a transaction block has none afterwards; the engine may not have been told yet.
-        self.lock().failed(self.node, self.pid);
+        let mut open = self.lock();
+        open.failed(self.node, self.pid);
+        if open.nodes[self.node].faults.setting && matches!(sqlstate, "55P03" | "57014") {
+            open.felt("server.setting");
+        }
+        drop(open);
         self.finished(text, End::Failed(sqlstate.into()), 0, None);
     }
 

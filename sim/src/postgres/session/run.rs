@@ -11,6 +11,7 @@ use super::idle::conflict_report;
 use super::wait::Woken;
 use crate::fault::{FailAt, ServerEvent};
 use crate::history::Durability;
+use crate::postgres::cluster::CONVOY;
 use crate::postgres::engine::{Completion, Engine, Lsn, Moment, Progress, Wait};
 use crate::postgres::server::{Activity, Goodbye};
 use crate::wire::{Backend as Message, Report};
@@ -89,7 +90,10 @@ impl Session {
                         completion,
                     });
                 }
-                Progress::Waiting(Wait::Lock { .. }) => {
+                Progress::Waiting(Wait::Lock { holders, .. }) => {
+                    if holders.contains(&CONVOY) {
+                        self.lock().felt("server.lock_convoy");
+                    }
                     self.describe_once();
                     self.happened(ServerEvent::LockWaitBegan);
                     self.wait_for_lock().await?
@@ -235,13 +239,17 @@ impl Session {
             (failure, faults.slow, control.is_some())
         };
         if let Some(report) = failure {
+            self.lock().felt("server.fail");
             if commit {
                 self.roll_back_instead();
             }
             return Err(report.into());
         }
         match slow {
-            Some(span) => self.linger(self.shared.now() + span).await,
+            Some(span) => {
+                self.lock().felt("server.slow");
+                self.linger(self.shared.now() + span).await
+            }
             None => Ok(()),
         }
     }

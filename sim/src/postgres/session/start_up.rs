@@ -109,7 +109,10 @@ impl Session {
             )));
         }
         match node.faults.refuse {
-            Some(why) => Err(Halt::Fatal(refusal(why, user))),
+            Some(why) => {
+                open.felt("server.refuse");
+                Err(Halt::Fatal(refusal(why, user)))
+            }
             None => Ok(()),
         }
     }
@@ -145,6 +148,9 @@ impl Session {
             _ => None,
         };
         if let Some(text) = too_many {
+            if node.faults.max_sessions.is_some() {
+                open.felt("server.max_sessions");
+            }
             return Err(Halt::Fatal(Report::fatal("53300", text)));
         }
         if !open.databases.contains(database) {
@@ -195,6 +201,9 @@ impl Session {
     /// The side connection of a cancel request: no bytes come back, only its end.
     async fn serve_cancel<T>(&mut self, pid: i32, key: i32) -> Result<T, Halt> {
         let fate = self.lock().nodes[self.node].faults.cancel;
+        if fate.is_some() {
+            self.lock().felt("protocol.cancel");
+        }
         match fate {
             None => self.cancel(pid, key),
             Some(CancelFate::Delayed(by)) => {

@@ -134,6 +134,7 @@ impl Session {
     /// The client is gone. Where a fault says so, nobody notices for as long as it lasts.
     async fn until_mortal(&self) -> Result<(), Halt> {
         while self.lock().nodes[self.node].faults.zombies {
+            self.lock().felt("server.zombies");
             if let Woken::End(goodbye) = self.wait(Instant::FAR_FUTURE).await {
                 return Err(Halt::Goodbye(goodbye));
             }

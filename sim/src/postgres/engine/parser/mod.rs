@@ -20,7 +20,7 @@ use crate::wire::Report;
 /// How deep expressions and queries may nest.
 const MAX_DEPTH: usize = 100;
 
-/// A statement and its own text.
+/// A statement and its own text, with the comments before and after it.
 #[derive(Clone, Debug)]
 pub(crate) struct Parsed {
     pub(crate) statement: Statement,
@@ -38,7 +38,8 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<Parsed>, Report> {
             .position(|token| is_end(&token.kind))
             .map_or(all.len(), |length| at + length);
         if end > at {
-            let text = &sql[all[at].start..all[end - 1].end];
+            let start = at.checked_sub(1).map_or(0, |last| all[last].end);
+            let text = sql[start..all[end].start].trim();
             let mut parser = Parser {
                 sql,
                 tokens: &all[at..=end],
