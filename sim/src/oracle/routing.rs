@@ -116,7 +116,7 @@ mod tests {
         let mut bench = bench(Op::Update { row: 0 });
         bench.began_on_standby(1, 0);
         bench.finds(&[Oracle::Routing]);
-        let mut bench = super::tests::bench(Op::WriteOn { pool: 1 });
+        let mut bench = tests::bench(Op::WriteOn { pool: 1 });
         bench.began_on_standby(2, 0);
         bench.finds(&[]);
     }
