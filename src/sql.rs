@@ -131,6 +131,37 @@ pub(crate) fn commits(sql: &str) -> Commits {
     }
 }
 
+/// What in `sql` could take its transaction out of the READ ONLY mode: the setting, wherever it stands beside SET, RESET or
+/// set_config, strings included; or SET TRANSACTION … READ WRITE.
+pub(crate) fn leaves_read_only(sql: &str) -> Option<String> {
+    const SETTING: &str = "transaction_read_only";
+    let has = |known: &str| {
+        let mut words = sql.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
+        words.any(|word| word.eq_ignore_ascii_case(known))
+    };
+    if has(SETTING) && ["set", "reset", "set_config"].into_iter().any(has) {
+        return Some(SETTING.to_owned());
+    }
+    if !has("transaction") {
+        return None;
+    }
+    let mut words: Vec<String> = Vec::new();
+    for token in tokens(sql).chain([Token::Mark(';')]) {
+        match token {
+            Token::Word(word) => words.push(word.to_ascii_lowercase()),
+            Token::Mark(';') => {
+                let writes = words.windows(2).any(|pair| pair == ["read", "write"]);
+                if writes && words.starts_with(&["set".into(), "transaction".into()]) {
+                    return Some("SET TRANSACTION READ WRITE".into());
+                }
+                words.clear();
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
 /// The first word in `sql` that begins, ends or divides a transaction: savepoints, too, unlike [`transaction_control`].
 pub(crate) fn transaction_word(sql: &str) -> Option<&str> {
     const CONTROL: [&str; 8] = [
@@ -317,7 +348,10 @@ fn span(text: &str, takes: impl Fn(char) -> bool) -> usize {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Commits, Token, commits, has_several_statements, placeholder, positions, tokens, transaction_control};
+    use super::{
+        Commits, Token, commits, has_several_statements, leaves_read_only, placeholder, positions, tokens,
+        transaction_control,
+    };
 
     #[test]
     fn quotes_and_comments_hide_what_is_in_them() {
@@ -407,6 +441,27 @@ mod tests {
             .filter_map(|(at, token)| placeholder(token).map(|(number, length)| (number, &sql[at..at + length])))
             .collect();
         assert_eq!(found, [(1, "$1"), (10, "$10"), (2, "$2")]);
+    }
+
+    #[test]
+    fn what_leaves_the_read_only_mode_is_known_by_its_words() {
+        for (sql, leaves) in [
+            ("SET LOCAL transaction_read_only = off", true),
+            ("SELECT 1; reset \"transaction_read_only\"", true),
+            ("SELECT set_config('Transaction_Read_Only', NULL, true)", true),
+            ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ WRITE", true),
+            ("SET TRANSACTION READ ONLY; SELECT read, write FROM t", false),
+            ("SET TRANSACTION SNAPSHOT 'x'", false),
+            ("SELECT 'SET TRANSACTION READ WRITE'", false),
+            (
+                "SELECT current_setting('transaction_read_only') FROM pg_settings",
+                false,
+            ),
+            ("SET LOCAL default_transaction_read_only = off", false),
+            ("", false),
+        ] {
+            assert_eq!(leaves_read_only(sql).is_some(), leaves, "{sql}");
+        }
     }
 
     #[test]

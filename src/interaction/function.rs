@@ -67,7 +67,8 @@ impl<'db, 'v, F> Transact<'db, 'v, F> {
         self
     }
 
-    /// Declares that the function only reads: it goes to the default read set, in a READ ONLY transaction.
+    /// Declares that the function only reads: it goes to the default read set, in a READ ONLY transaction. A text that
+    /// would make it another one is [`BadInput::TransactionControl`](crate::BadInput::TransactionControl).
     pub fn read(mut self) -> Self {
         self.order.asked.access = Access::Read;
         self.options.read_only = true;

@@ -153,6 +153,47 @@ fn the_transaction_is_the_one_asked_for() {
     });
 }
 
+/// The server would let the first statement make the transaction one that writes, and version 15 a later one, too.
+#[test]
+fn a_function_that_only_reads_stays_in_its_mode() {
+    on_each_server(async |world: World| {
+        let in_functions = "CREATE FUNCTION leave() RETURNS void LANGUAGE plpgsql AS \
+            $$ BEGIN PERFORM set_config('transaction_read_only', 'off', true); END $$";
+        world.psql(in_functions);
+        for (leaves, is_named) in [
+            ("SET LOCAL transaction_read_only = off", true),
+            ("SELECT 1; SET Transaction_Read_Only TO off", true),
+            ("RESET transaction_read_only", true),
+            ("SET TRANSACTION READ WRITE", true),
+            ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE", true),
+            ("SELECT set_config('transaction_read_only', NULL, true)", true),
+            ("DO $$ BEGIN SET transaction_read_only = off; END $$", true),
+            // A function has a snapshot, with which the server refuses it.
+            ("SELECT leave()", false),
+        ] {
+            let function = world.db.transact(move |tx| async move {
+                tx.batch(leaves).await?;
+                tx.execute(INSERT, &[&1i32]).await
+            });
+            let error = function.read().on_pool("main").await.expect_err(leaves);
+            let refused = matches!(error.kind(), ErrorKind::BadInput(BadInput::TransactionControl { .. }));
+            assert_eq!(refused, is_named, "{leaves}: {error:?}");
+            assert_ne!(error.outcome(), Outcome::Unknown, "{leaves}");
+            assert_eq!(world.rows(), "", "{leaves}");
+        }
+        // What asks, and what says less, passes.
+        for asks in [
+            "SHOW transaction_read_only",
+            "SELECT name, setting FROM pg_settings WHERE name = 'transaction_read_only'",
+            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+            "SELECT 'SET TRANSACTION READ WRITE'",
+        ] {
+            let function = world.db.transact(move |tx| async move { tx.batch(asks).await });
+            function.read().on_pool("main").await.expect(asks);
+        }
+    });
+}
+
 #[test]
 fn raw_transaction_control_is_refused_before_it_is_sent() {
     on_each_server(async |world: World| {

@@ -127,8 +127,10 @@ impl Core {
         sql: &str,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        if let Some(word) = sql::transaction_word(sql) {
-            let words = word.to_ascii_uppercase();
+        let control = sql::transaction_word(sql).map(str::to_ascii_uppercase);
+        // Until it has a snapshot, the server lets a transaction leave its mode; version 15 also after.
+        let leaves = || self.options.read_only.then(|| sql::leaves_read_only(sql)).flatten();
+        if let Some(words) = control.or_else(leaves) {
             let input = BadInput::TransactionControl { words };
             return Err(on(&self.lease, Error::bad_input(input)));
         }
