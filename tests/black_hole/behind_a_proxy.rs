@@ -81,6 +81,18 @@ impl Behind {
         self.works(what).await;
         self.db.close(Duration::from_secs(5)).await;
     }
+
+    /// The pool tries its session, and nobody answers. On a busy machine the pool's coarse clock is late, and a session passes
+    /// for a young one that needs no ping: then it is used, and gets older again.
+    async fn finds_nobody(&self) {
+        for _ in 0..20 {
+            self.age().await;
+            if self.pool.checkout().await.is_err() {
+                return;
+            }
+        }
+        panic!("a session that nobody tried");
+    }
 }
 
 async fn at_connect(behind: Behind) {
@@ -92,9 +104,8 @@ async fn at_connect(behind: Behind) {
 }
 
 async fn at_ping(behind: Behind) {
-    behind.age().await;
     behind.proxy.pause();
-    behind.pool.checkout().await.map(drop).expect_err("no session answers");
+    behind.finds_nobody().await;
     behind.recovers("ping").await;
 }
 
@@ -163,10 +174,9 @@ async fn half_open(behind: Behind, cluster: &Cluster) {
     let pid = behind.lease().await.backend_pid();
     let settled = || behind.pool.status().idle == 1;
     until(&behind.runtime, "the session is idle", settled).await;
-    behind.age().await;
     behind.proxy.pause();
     cluster.psql(&format!("SELECT pg_terminate_backend({pid})"));
-    behind.pool.checkout().await.map(drop).expect_err("no session answers");
+    behind.finds_nobody().await;
     behind.recovers("half open").await;
 }
 
