@@ -382,7 +382,11 @@ fn keeps_outbound(tag: u8) -> bool {
 
 /// Texts that this library sends ahead of a request, in the same flight of bytes, and that take no time of their own.
 fn is_opening(text: &[u8]) -> bool {
-    let begins = [&b"BEGIN"[..], b"RESET default_transaction_read_only", b"SET default_transaction_read_only"];
+    let begins = [
+        &b"BEGIN"[..],
+        b"RESET default_transaction_read_only",
+        b"SET default_transaction_read_only",
+    ];
     begins.iter().any(|begin| text.starts_with(begin)) && !text.contains(&b';')
 }
 

@@ -84,7 +84,10 @@ impl World {
         }
         self.execute(node, &sql).ok()?;
         let target = &self.nodes[node];
-        let heard = target.backends.keys().any(|pid| target.engine.channels(*pid).contains(&channel));
+        let heard = target
+            .backends
+            .keys()
+            .any(|pid| target.engine.channels(*pid).contains(&channel));
         if heard {
             self.felt("protocol.notify_flood");
         }

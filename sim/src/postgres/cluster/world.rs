@@ -256,10 +256,17 @@ impl World {
 
     /// A statement begins that sees everything up to `snapshot`: faults of replication are met where there is more than that.
     pub(crate) fn feel_lag(&self, node: usize, snapshot: u64) {
-        let Some(standby) = self.nodes[node].standby.as_ref().filter(|standby| !standby.faults.is_empty()) else {
+        let Some(standby) = self.nodes[node]
+            .standby
+            .as_ref()
+            .filter(|standby| !standby.faults.is_empty())
+        else {
             return;
         };
-        if standby.upstream.is_some_and(|upstream| self.nodes[upstream].position().0 > snapshot) {
+        if standby
+            .upstream
+            .is_some_and(|upstream| self.nodes[upstream].position().0 > snapshot)
+        {
             standby.faults.iter().for_each(|name| self.felt(name));
         }
     }
