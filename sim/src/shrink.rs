@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::fault::{Delay, Micros};
+use crate::fault::{Delay, Fault, Micros, Trigger};
 use crate::scenario::{Op, Patience, Savepoint, Scenario};
 use crate::schedule::{Choices, Schedule};
 
@@ -57,6 +57,7 @@ where
         shrinker.plain_steps();
         shrinker.plain_faults();
         shrinker.schedule();
+        shrinker.steps_before_triggers();
         if shrinker.best == before || shrinker.is_spent() {
             return (shrinker.best, shrinker.tries);
         }
@@ -197,6 +198,38 @@ where
             if !self.change(|scenario| scenario.faults[fault].span = None) {
                 self.change(|scenario| scenario.faults[fault].span = Some(Micros::from_millis(1)));
             }
+            let counts = self.best.faults[fault].trigger.nth().unwrap_or(1);
+            for fewer in [1, counts / 2, counts.saturating_sub(1)] {
+                let is_fewer = (1..counts).contains(&fewer);
+                if is_fewer && self.change(|scenario| count_to(&mut scenario.faults[fault].trigger, |_| fewer)) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Steps that only make up the number that a trigger counts to: they go together with a part of that number.
+    fn steps_before_triggers(&mut self) {
+        let counts = |fault: &Fault| fault.trigger.nth().is_some_and(|nth| nth > 1);
+        if !self.best.faults.iter().any(counts) {
+            return;
+        }
+        for client in 0..self.best.clients.len() {
+            let mut step = 0;
+            while step < self.best.clients[client].steps.len() && !self.is_spent() {
+                let less = [1, 2, 3, 4, 6, 8, 12];
+                let gone = less.into_iter().any(|less| {
+                    self.change(|scenario| {
+                        scenario.clients[client].steps.remove(step);
+                        for fault in &mut scenario.faults {
+                            count_to(&mut fault.trigger, |nth| nth.saturating_sub(less).max(1));
+                        }
+                    })
+                });
+                if !gone {
+                    step += 1;
+                }
+            }
         }
     }
 
@@ -222,6 +255,12 @@ where
         self.fewer(&made, |scenario, left| {
             scenario.choices = Some(Choices(left.into_iter().collect::<BTreeMap<_, _>>()));
         });
+    }
+}
+
+fn count_to(trigger: &mut Trigger, change: impl FnOnce(u64) -> u64) {
+    if let Some(nth) = trigger.nth_mut() {
+        *nth = change(*nth);
     }
 }
 
@@ -304,6 +343,28 @@ mod tests {
         );
         assert_eq!(small.schedule, Schedule::Fifo);
         assert_eq!(small.topology.standbys, 0);
+    }
+
+    #[test]
+    fn steps_that_a_trigger_only_counts_go_with_its_count() {
+        let mut large = large();
+        large.clients.truncate(1);
+        let step = large.clients[0].steps[0].clone();
+        large.clients[0].steps = vec![step; 9];
+        large.faults.truncate(1);
+        large.faults[0].trigger = Trigger::Server {
+            event: crate::fault::ServerEvent::StatementBegan,
+            node: None,
+            nth: 8,
+        };
+        // As if the fault had to strike in the last step but one.
+        let fails = |scenario: &Scenario| {
+            let steps = scenario.clients.first().map_or(0, |client| client.steps.len() as u64);
+            let nth = scenario.faults.first()?.trigger.nth()?;
+            (steps == nth + 1).then(Choices::default)
+        };
+        let (small, _) = shrink(large, Choices::default(), SHRINK_TRIES, fails);
+        assert_eq!(small.size(), 3);
     }
 
     #[test]

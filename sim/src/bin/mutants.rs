@@ -1,8 +1,9 @@
 //! Plants bugs, one after the other, and lets the scenarios find them: `cargo run -p gdbpool-sim --bin mutants`.
 //!
-//! Each bug is a patch to `src/` of a copy of the tree; nothing is ever planted in the tree itself. Arguments are patch
-//! files; without any, those of `tests/mutants`. `--seeds N` bounds the search. Prints a table: bug, oracle, scenarios
-//! needed, events after shrinking. Exit status 1 when one is not found.
+//! Each bug is a patch to `src/` of a copy of the tree, below `target/mutants`; nothing is ever planted in the tree itself.
+//! The copy stays, so that each bug, and each later run, compiles only what changed. Arguments are patch files; without
+//! any, those of `tests/mutants`. `--seeds N` bounds the search. Prints a table: bug, oracle, scenarios needed, events
+//! after shrinking. Exit status 1 when one is not found.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
     if patches.is_empty() {
         patches = all_patches(&root.join("tests/mutants"));
     }
-    let copy = std::env::temp_dir().join(format!("gdbpool-mutants-{}", std::process::id()));
+    let copy = root.join("target/mutants");
     if let Err(wrong) = copy_tree(&root, &copy) {
         eprintln!("the tree cannot be copied: {wrong}");
         return ExitCode::from(2);
@@ -61,7 +62,6 @@ fn main() -> ExitCode {
         eprintln!("{name}: {fate:?}");
         rows.push((name, fate));
     }
-    let _ = fs::remove_dir_all(&copy);
     print_table(&rows)
 }
 
@@ -92,7 +92,12 @@ fn copy_tree(root: &Path, copy: &Path) -> Result<(), String> {
         if let Some(folder) = to.parent() {
             fs::create_dir_all(folder).map_err(|error| error.to_string())?;
         }
-        fs::copy(&from, &to).map_err(|error| format!("{name}: {error}"))?;
+        // Cargo goes by the times of files: what did not change is not touched.
+        let wanted = fs::read(&from).map_err(|error| format!("{name}: {error}"))?;
+        if fs::read(&to).is_ok_and(|there| there == wanted) {
+            continue;
+        }
+        fs::write(&to, wanted).map_err(|error| format!("{name}: {error}"))?;
     }
     Ok(())
 }
@@ -104,7 +109,11 @@ fn hunt(copy: &Path, patch: &Path, seeds: u64) -> Fate {
     };
     let apply = |reverse: bool| {
         let mut command = Command::new("git");
-        command.current_dir(copy).arg("apply");
+        // The copy lies within a repository, and git would look for the files in that.
+        command
+            .current_dir(copy)
+            .env("GIT_DIR", copy.join("no-git"))
+            .arg("apply");
         if reverse {
             command.arg("--reverse");
         }
@@ -121,11 +130,11 @@ fn hunt(copy: &Path, patch: &Path, seeds: u64) -> Fate {
 }
 
 fn explore(copy: &Path, seeds: u64) -> Fate {
-    // Built for a short life: what is saved on compiling is more than what is lost on running.
     let built = run(cargo(copy).args([
         "build",
         "--quiet",
-        "--release",
+        "--profile",
+        "search",
         "-p",
         "gdbpool-sim",
         "--bin",
@@ -134,7 +143,7 @@ fn explore(copy: &Path, seeds: u64) -> Fate {
     if let Err(wrong) = built {
         return Fate::Unplanted(wrong);
     }
-    let output = Command::new(copy.join("target/release/gdbpool-sim"))
+    let output = Command::new(copy.join("target/search/gdbpool-sim"))
         .current_dir(copy)
         .args(["explore", "--seeds", &seeds.to_string()])
         .output();
@@ -146,12 +155,7 @@ fn explore(copy: &Path, seeds: u64) -> Fate {
 
 fn cargo(copy: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command
-        .current_dir(copy)
-        .env("CARGO_TARGET_DIR", copy.join("target"))
-        .env("CARGO_INCREMENTAL", "1")
-        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
-        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
+    command.current_dir(copy).env("CARGO_TARGET_DIR", copy.join("target"));
     command
 }
 

@@ -127,7 +127,7 @@ fn collect(options: &Explore, seeds: &Seeds, verdicts: &Receiver<Verdict>, progr
                     // Threads finish in any order; the lowest seed is the one that is told.
                     let is_lower = |(_, first): &(u64, Verdict)| verdict.scenario.seed < first.scenario.seed;
                     if summary.first.as_ref().is_none_or(is_lower) {
-                        summary.first = Some((summary.done, verdict));
+                        summary.first = Some((verdict.scenario.seed - options.first + 1, verdict));
                     }
                 }
             }

@@ -213,12 +213,28 @@ impl Injector {
             let mut at = now;
             while !hosts.is_empty() {
                 let place = usize::try_from(self.shuffles.below(hosts.len() as u64)).unwrap_or(0);
-                self.note(at, Deed::Clog(hosts.remove(place), false));
+                let host = hosts.remove(place);
+                if self.forget_clog(&host) {
+                    continue;
+                }
+                self.note(at, Deed::Clog(host, false));
                 at = at + stagger.span();
             }
             self.due(now);
         }
         true
+    }
+
+    /// Calls off a clog that has yet to come; false if there is none.
+    fn forget_clog(&mut self, host: &str) -> bool {
+        let to_come = |deed: &Deed| matches!(deed, Deed::Clog(name, true) if name == host);
+        let key = self.agenda.iter().find(|(_, deed)| to_come(deed)).map(|(key, _)| *key);
+        if let Some(key) = key {
+            self.agenda.remove(&key);
+            return true;
+        }
+        let place = self.ready.iter().position(to_come);
+        place.is_some_and(|place| self.ready.remove(place).is_some())
     }
 
     /// No fault begins any more; gives those that last.

@@ -83,6 +83,25 @@ pub enum Trigger {
     },
 }
 
+impl Trigger {
+    /// What it counts to, if it counts.
+    #[must_use]
+    pub fn nth(&self) -> Option<u64> {
+        match self {
+            Self::At(_) => None,
+            Self::Message { nth, .. } | Self::Point { nth, .. } | Self::Server { nth, .. } => Some(*nth),
+        }
+    }
+
+    /// What it counts to, to be changed.
+    pub fn nth_mut(&mut self) -> Option<&mut u64> {
+        match self {
+            Self::At(_) => None,
+            Self::Message { nth, .. } | Self::Point { nth, .. } | Self::Server { nth, .. } => Some(nth),
+        }
+    }
+}
+
 /// The message kind of a start-up packet.
 pub const START_UP: char = '^';
 

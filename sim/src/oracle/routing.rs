@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::index::{CallView, Index};
 use super::{Oracle, Violation};
-use crate::history::{EventKind, Role};
+use crate::history::{End, Event, EventKind, Role};
 use crate::scenario::{Say, Topology};
 
 /// Reads per pool from which on each of the set must have had one: the odds of less are under one in a million.
@@ -37,8 +37,14 @@ pub(super) fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
                 }
             }
             EventKind::StatementEnded {
-                op: Some(op), changed, ..
-            } if *changed > 0 && index.call(*op).is_some_and(CallView::is_read) => {
+                op: Some(op),
+                changed,
+                pid,
+                ..
+            } if *changed > 0
+                && index.call(*op).is_some_and(CallView::is_read)
+                && !was_unprotected(index, *pid, *op, event.seq) =>
+            {
                 let text = format!("{op} is a read, and changed {changed} rows");
                 found.push(Violation::new(Oracle::Routing, text).with(event));
             }
@@ -66,6 +72,47 @@ fn may_run_on(index: &Index<'_>, call: &CallView<'_>, pool: &str) -> bool {
         Say::Asked { read: true, .. } if has_reads => pool != Topology::WRITE_POOL,
         _ => pool == Topology::WRITE_POOL,
     }
+}
+
+/// Whether the server failed the SET that goes ahead of a read, in the same flight of bytes: of its own accord, as a fault has
+/// it, or by a cancel request that strikes late. Then all that can be had is that nobody is told of a success.
+fn was_unprotected(index: &Index<'_>, pid: i32, op: u64, seq: u64) -> bool {
+    let Some(session) = index.sessions.get(&pid) else {
+        return false;
+    };
+    let began = |event: &&&Event| matches!(event.kind, EventKind::StatementBegan { op: Some(of), .. } if of == op);
+    let before = session.events.iter().filter(|event| event.seq < seq);
+    let Some(read) = before.clone().rev().find(began).map(|event| event.seq) else {
+        return false;
+    };
+    let set = before
+        .filter(|event| event.seq < read)
+        .rev()
+        .find_map(|event| match &event.kind {
+            EventKind::StatementBegan { text, .. } => Some((event.seq, text)),
+            _ => None,
+        });
+    let Some((set, _)) = set.filter(|(_, text)| text.starts_with("SET default_transaction_read_only")) else {
+        return false;
+    };
+    let between = || session.events.iter().filter(|event| (set..read).contains(&event.seq));
+    let failed = between().any(|event| {
+        matches!(
+            &event.kind,
+            EventKind::StatementEnded {
+                end: End::Failed(_),
+                ..
+            }
+        )
+    });
+    let was_hit = between().any(|event| matches!(event.kind, EventKind::CancelArrived { hit: true, .. }));
+    let told = index
+        .call(op)
+        .and_then(|call| call.first(|say| matches!(say, Say::Ended { failure: None, .. })));
+    let dropped = index
+        .call(op)
+        .and_then(|call| call.first(|say| matches!(say, Say::Dropped)));
+    failed && (!was_hit || index.has_late_cancels()) && (told.is_none() || dropped.is_some())
 }
 
 /// Reads do, and what is sent to a pool by its name. All else goes to sessions that were asked for as of a primary.
