@@ -250,7 +250,7 @@ impl Engine {
         // A made-up setting stays known, with nothing in it, when it is reset.
         let checked = checked.or_else(|| known.is_none().then(String::new));
         session.values.set(&key, checked, local);
-        session.unreported = true;
+        session.unreported |= ["role", "session_authorization"].contains(&&*key) || is_reported(&key);
         Ok(())
     }
 
@@ -315,8 +315,7 @@ impl Engine {
     /// RESET ALL: not the role, and not the modes of the transaction.
     pub(super) fn reset_all(&mut self, pid: i32) {
         let session = self.session_mut(pid);
-        session.values.reset_all(&["role", "session_authorization"]);
-        session.unreported = true;
+        session.unreported |= session.values.reset_all(&["role", "session_authorization"]);
     }
 
     /// Names and values for SHOW ALL and `pg_settings`.
@@ -328,6 +327,10 @@ impl Engine {
         all.sort_by_key(|(setting, _)| setting.name.to_ascii_lowercase());
         all
     }
+}
+
+fn is_reported(key: &str) -> bool {
+    REPORTED.iter().any(|name| name.eq_ignore_ascii_case(key))
 }
 
 /// The key and the base form of a value given at start-up.

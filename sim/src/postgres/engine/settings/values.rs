@@ -22,7 +22,7 @@ pub(crate) struct Values {
 }
 
 /// Settings in the form in which statements use them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Hot {
     pub(crate) isolation: Isolation,
     pub(crate) read_only: bool,
@@ -33,7 +33,16 @@ pub(crate) struct Hot {
     timeouts: [Option<Duration>; TIMEOUTS.len()],
 }
 
-/// Those that are in [`Hot`].
+const READ_ONLY: &str = "default_transaction_read_only";
+
+/// Those that are in [`Hot`], with [`READ_ONLY`] and the timeouts.
+const HOT: [&str; 4] = [
+    "default_transaction_deferrable",
+    "default_transaction_isolation",
+    "search_path",
+    "synchronous_commit",
+];
+
 const TIMEOUTS: [&str; 6] = [
     "deadlock_timeout",
     "idle_in_transaction_session_timeout",
@@ -69,7 +78,7 @@ impl Values {
             let on = |key: &str| self.in_force(key) == "on";
             Arc::new(Hot {
                 isolation: isolation_named(self.in_force("default_transaction_isolation")),
-                read_only: on("default_transaction_read_only"),
+                read_only: on(READ_ONLY),
                 deferrable: on("default_transaction_deferrable"),
                 search_path: self.in_force("search_path").to_owned(),
                 commit_level: self.in_force("synchronous_commit").to_owned(),
@@ -88,7 +97,17 @@ impl Values {
 
     /// Sets or resets a value by the name in lower case.
     pub(crate) fn set(&mut self, key: &str, value: Option<String>, local: bool) {
-        self.hot = OnceLock::new();
+        self.put(key, value, local);
+        let read_only = key == READ_ONLY && self.in_force(key) == "on";
+        match self.hot.get_mut() {
+            // The pools of the library change this one with every other statement.
+            Some(hot) if key == READ_ONLY => Arc::make_mut(hot).read_only = read_only,
+            Some(_) if HOT.contains(&key) || TIMEOUTS.contains(&key) => self.hot = OnceLock::new(),
+            _ => {}
+        }
+    }
+
+    fn put(&mut self, key: &str, value: Option<String>, local: bool) {
         let value = value.or_else(|| local.then(|| self.default_of(key)));
         if local {
             let value = value.unwrap_or_default();
@@ -118,10 +137,10 @@ impl Values {
         };
     }
 
-    /// RESET ALL: all but those in `kept`. Made-up settings stay known with nothing in them.
-    pub(crate) fn reset_all(&mut self, kept: &[&str]) {
+    /// RESET ALL: all but those in `kept`. Made-up settings stay known with nothing in them. Whether there was any.
+    pub(crate) fn reset_all(&mut self, kept: &[&str]) -> bool {
         if self.session.is_empty() && self.local.is_empty() {
-            return;
+            return false;
         }
         self.hot = OnceLock::new();
         let kept = |key: &String| kept.contains(&key.as_str());
@@ -133,6 +152,7 @@ impl Values {
         self.session = Arc::new(self.session.iter().filter_map(change).collect());
         let local = self.local.iter().filter(|(key, _)| kept(key));
         self.local = Arc::new(local.map(|(key, value)| (key.clone(), value.clone())).collect());
+        true
     }
 
     /// The transaction has ended; whether it had settings of its own.
