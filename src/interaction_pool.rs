@@ -22,7 +22,7 @@ use crate::runtime::Runtime;
 /// are closed; [`close`](Self::close) does the same and waits.
 ///
 /// ```
-/// # async fn example(smol: impl gdbpool::Runtime) -> Result<(), gdbpool::Error> {
+/// # gdbpool_sim::doc::with_runtime(async |smol| {
 /// use gdbpool::{InteractionPool, PoolConfig};
 ///
 /// let db = InteractionPool::builder(smol)
@@ -32,8 +32,9 @@ use crate::runtime::Runtime;
 ///     .await?;
 /// let rows = db.run("SELECT id, name FROM users WHERE id = $1").bind(42i32).read().await?;
 /// let changed = db.run("UPDATE users SET name = $1 WHERE id = $2").args(&[&"Ann", &42i32]).execute().await?;
+/// # assert_eq!((rows.len(), changed), (1, 1));
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[derive(Clone)]
 pub struct InteractionPool {
@@ -65,7 +66,7 @@ impl InteractionPool {
     /// Without options it is a write on the default write pool; SQL gives all its rows.
     ///
     /// ```
-    /// # async fn example(db: gdbpool::InteractionPool) -> Result<(), gdbpool::Error> {
+    /// # gdbpool_sim::doc::with_pools(async |db| {
     /// use gdbpool::Transaction;
     ///
     /// let rows = db.run("SELECT name FROM users WHERE id = $1").bind(7i32).read().await?;
@@ -73,7 +74,7 @@ impl InteractionPool {
     ///     .run(|tx: Transaction| async move { tx.execute("INSERT INTO users (name) VALUES ('Ann')", &[]).await })
     ///     .await?;
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[track_caller]
     pub fn run<'db, I, Kind>(&'db self, interaction: I) -> I::Interaction
@@ -87,7 +88,7 @@ impl InteractionPool {
     /// returns `Err`, panics or is dropped, and run again as a whole where that is safe; see [`Transact`].
     ///
     /// ```
-    /// # async fn example(db: gdbpool::InteractionPool) -> Result<(), gdbpool::Error> {
+    /// # gdbpool_sim::doc::with_pools(async |db| {
     /// use gdbpool::Isolation;
     ///
     /// let account = String::from("Ann");
@@ -102,7 +103,7 @@ impl InteractionPool {
     ///     .isolation(Isolation::Serializable)
     ///     .await?;
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[track_caller]
     pub fn transact<F, Fut, T>(&self, function: F) -> Transact<'_, 'static, F>
@@ -117,19 +118,22 @@ impl InteractionPool {
     /// [`into_queue`](Listen::into_queue). Listens on the server of the default write pool.
     ///
     /// ```
-    /// # async fn example(db: gdbpool::InteractionPool) -> Result<(), gdbpool::Error> {
+    /// # gdbpool_sim::doc::with_pools(async |db| {
     /// use gdbpool::ListenEvent;
     ///
     /// let mut jobs = db.listen_on("jobs").subscribe().await?;
+    /// # db.notify("jobs", "7").await?;
     /// while let Some(event) = jobs.next().await {
+    ///     # let last = matches!(event, ListenEvent::Notification(_));
     ///     match event {
     ///         ListenEvent::Notification(job) => println!("{}", job.payload()),
     ///         ListenEvent::Subscribed | ListenEvent::Resumed => println!("read the table anew"),
     ///         other => println!("{other:?}"),
     ///     }
+    ///     # if last { break; }
     /// }
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     pub fn listen_on(&self, channel: impl Into<String>) -> Listen<'_> {
         Listen::new(&self.pools, &self.listeners, channel.into())

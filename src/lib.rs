@@ -4,7 +4,7 @@
 //! standbys, and listens for NOTIFY, on smol, async-std, tokio, or whatever implements [`Runtime`].
 //!
 //! ```
-//! # async fn example(runtime: impl gdbpool::Runtime) -> Result<(), gdbpool::Error> {
+//! # gdbpool_sim::doc::with_runtime(async |runtime| {
 //! use gdbpool::{InteractionPool, PoolConfig};
 //!
 //! let db = InteractionPool::builder(runtime)
@@ -12,8 +12,9 @@
 //!     .open()
 //!     .await?;
 //! let total: i64 = db.run("SELECT count(*) FROM users").read().scalar().await?;
+//! # assert_eq!(total, 2);
 //! # Ok(())
-//! # }
+//! # });
 //! ```
 //!
 //! # The way of a call

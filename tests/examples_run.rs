@@ -1,4 +1,5 @@
-//! Promise: the examples do what they say. Each is run as a program of its own, on throwaway servers, and must end well.
+//! Promise: the examples do what they say. Each is run as a program of its own, on throwaway servers (the tour on simulated
+//! ones, too), and must end well.
 
 #![cfg(unix)]
 
@@ -58,6 +59,37 @@ fn the_web_application_on_async_std() {
     let said = run("web_async_std", &[]);
     assert!(said.contains("(cached)"), "{said}");
     assert!(said.trim_end().ends_with("cut: [], remaining: 0 }"), "{said}");
+}
+
+/// What is simulated depends on the seed alone: the same text each time.
+#[test]
+fn the_tour_on_the_simulator() {
+    let first = run("tour", &[]);
+    assert!(
+        first.contains("Servers: a simulated primary and standby, seed 1"),
+        "{first}"
+    );
+    assert_eq!(run("tour", &["--seed", "1"]), first);
+    for seed in 2..6 {
+        run("tour", &["--seed", &seed.to_string()]);
+    }
+}
+
+/// One tour: the same steps, with the same marks, on simulated servers as on real ones.
+#[cfg(feature = "smol")]
+#[test]
+fn the_simulated_tour_is_the_real_one() {
+    let steps = |said: &str| -> Vec<String> {
+        let lines = said.lines().filter_map(|line| line.strip_prefix("   ok "));
+        // Notes have figures in them; which session served how many is up to the scheduler.
+        let steps = lines.filter_map(|line| line.get(..36));
+        let steps = steps.map(|step| step.trim_end().to_owned());
+        let named = steps.filter(|step| !step.contains(": ") && step != ".read()" && step != "checkout()");
+        named.collect()
+    };
+    let (simulated, real) = (run("tour", &[]), run("tour", &["--real"]));
+    assert!(steps(&simulated).len() > 40, "{simulated}");
+    assert_eq!(steps(&simulated), steps(&real), "{simulated}\n{real}");
 }
 
 #[cfg(all(feature = "smol", feature = "async-std", feature = "tokio"))]

@@ -1,6 +1,6 @@
-//! A tour of the library on a real primary and standby: `cargo run --release --example tour`.
+//! A tour of the library on a primary and a standby, simulated or real: `cargo run --release --example tour`.
 //!
-//! The program opens named pools on the servers that `nodes` finds or starts, and walks through the chapters (`interactions`,
+//! The program opens named pools on the servers that `nodes` makes or finds, and walks through the chapters (`interactions`,
 //! `options`, `transactions`, `listening`, `leases`, `in_time`, `queue`, `nonsense`). `guide` prints what ran where and keeps
 //! count: the exit status is 0 only when every step went as expected. It never leaves a server, and on yours no table, behind.
 
@@ -19,19 +19,21 @@ mod transactions;
 
 use std::env;
 use std::error::Error as StdError;
-use std::process::{self, ExitCode};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gdbpool::{Error, Instant, InteractionPool, PoolConfig, Runtime};
 
 use crate::guide::Guide;
-use crate::nodes::Nodes;
+use crate::nodes::{Nodes, Wanted};
 
 const USAGE: &str = "\
-Usage: cargo run --release --example tour [-- --runtime smol|async-std|tokio]
+Usage: cargo run --release --example tour [-- [--seed N] | [--real] [--runtime smol|async-std|tokio]]
 
-Runs on DATABASE_URL (a primary) and REPLICA_URL (a standby of it) when they are set, else on throwaway servers.
+Runs on DATABASE_URL (a primary) and REPLICA_URL (a standby of it) when they are set, else on a simulated primary and
+standby, in virtual time; each seed is another order of events. --real: on throwaway servers instead, which are started
+from the machine's PostgreSQL programs and removed again; --runtime says --real, too.
 Other runtimes than smol need their feature: cargo run --release --features tokio --example tour -- --runtime tokio";
 
 /// The runtimes whose features this build has.
@@ -48,8 +50,8 @@ const BUILT_IN: &[&str] = &[
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 fn main() -> ExitCode {
-    let runtime = match runtime_asked_for() {
-        Ok(Some(name)) => name,
+    let asked = match Asked::read(env::args().skip(1)) {
+        Ok(Some(asked)) => asked,
         Ok(None) => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -59,7 +61,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match Nodes::find().and_then(|nodes| run_on(&runtime, &nodes)) {
+    match Nodes::find(&asked.wanted).and_then(|nodes| run_on(&asked.runtime, &nodes)) {
         Ok(guide) => guide.verdict(),
         Err(complaint) => {
             eprintln!("error: {complaint}");
@@ -68,28 +70,48 @@ fn main() -> ExitCode {
     }
 }
 
-/// The runtime's name; `None` when help is wanted.
-fn runtime_asked_for() -> Result<Option<String>, String> {
-    let mut arguments = env::args().skip(1);
-    let mut runtime = "smol".to_owned();
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--help" | "-h" => return Ok(None),
-            "--runtime" => runtime = arguments.next().ok_or("--runtime takes a name")?,
-            other => return Err(format!("unknown argument {other:?}")),
+/// What the command line says.
+struct Asked {
+    runtime: String,
+    wanted: Wanted,
+}
+
+impl Asked {
+    /// `None` when help is wanted.
+    fn read(mut arguments: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
+        let (mut runtime, mut seed, mut real) = (None, None, false);
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--help" | "-h" => return Ok(None),
+                "--real" => real = true,
+                "--runtime" => runtime = Some(arguments.next().ok_or("--runtime takes a name")?),
+                "--seed" => {
+                    let number = arguments.next().and_then(|number| number.parse().ok());
+                    seed = Some(number.ok_or("--seed takes a number")?);
+                }
+                other => return Err(format!("unknown argument {other:?}")),
+            }
         }
+        let wanted = match (seed, real || runtime.is_some()) {
+            (Some(_), true) => return Err("--seed is for the simulator, the others are for real servers".to_owned()),
+            (seed, false) => Wanted::Simulated(seed.unwrap_or(1)),
+            (None, true) => Wanted::Throwaway,
+        };
+        let built_in = || BUILT_IN.first().copied().unwrap_or("(none)").to_owned();
+        let runtime = runtime.unwrap_or_else(built_in);
+        Ok(Some(Self { runtime, wanted }))
     }
-    if !BUILT_IN.contains(&&*runtime) {
-        return Err(format!(
-            "no runtime {runtime:?} in this build, which has: {}",
-            BUILT_IN.join(", ")
-        ));
-    }
-    Ok(Some(runtime))
 }
 
 /// The whole tour on the runtime of this name; the library never finds out which one it is.
 fn run_on(name: &str, nodes: &Nodes) -> Result<Guide, String> {
+    if let Some(sim) = &nodes.sim {
+        println!("Runtime: the simulator's");
+        let guide = sim.block_on(walk(Arc::new(sim.runtime()), nodes));
+        let span = sim.now() - Instant::from_nanos(0);
+        println!("\n{:.1} simulated seconds have passed.", span.as_secs_f64());
+        return guide;
+    }
     println!("Runtime: {name}");
     match name {
         #[cfg(feature = "smol")]
@@ -102,7 +124,10 @@ fn run_on(name: &str, nodes: &Nodes) -> Result<Guide, String> {
             let adapter = gdbpool::Tokio::new(runtime.handle().clone());
             runtime.block_on(walk(Arc::new(adapter), nodes))
         }
-        other => Err(format!("no runtime {other:?} in this build")),
+        other => Err(format!(
+            "no runtime {other:?} in this build, which has: {}",
+            BUILT_IN.join(", ")
+        )),
     }
 }
 
@@ -133,7 +158,7 @@ async fn walk(runtime: Arc<dyn Runtime>, nodes: &Nodes) -> Result<Guide, String>
         db,
         nodes,
         runtime,
-        table: format!("gdbpool_tour_{}", process::id()),
+        table: nodes.table(),
     };
     let mut guide = Guide::default();
 

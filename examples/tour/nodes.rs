@@ -1,12 +1,24 @@
-//! Where the tour goes: the servers that the environment names, or a throwaway primary with a streaming standby.
+//! Where the tour goes: a simulated primary and standby, the servers that the environment names, or a throwaway primary with
+//! a streaming standby.
 //!
 //! Before the first chapter. Throwaway servers are stopped and removed when [`Nodes`] is dropped; when the program is killed
 //! or stopped by Ctrl-C, their watchdogs do it.
 
 use std::env;
 use std::panic::{self, AssertUnwindSafe};
+use std::process;
+use std::time::Duration;
+
+use gdbpool_sim::wire::Report;
+use gdbpool_sim::{Authentication, PipeOptions, Sim};
 
 use crate::cluster::{Auth, Cluster, ClusterOptions, Server, free_port};
+
+/// The servers of the tour's own check passwords.
+const PASSWORD: &str = "tour's own";
+
+/// One way through the simulated network.
+const LATENCY: Duration = Duration::from_micros(100);
 
 /// The nodes of the tour, as connection strings.
 pub(crate) struct Nodes {
@@ -14,13 +26,23 @@ pub(crate) struct Nodes {
     pub(crate) replica: String,
     /// Whether `replica` leads to a standby, and not to the primary once more.
     pub(crate) has_standby: bool,
-    /// The standby first: it goes first. Empty on servers of the environment.
+    /// The run in which simulated nodes live.
+    pub(crate) sim: Option<Sim>,
+    /// The standby first: it goes first. Empty unless they are real and the tour's own.
     throwaway: Vec<Cluster>,
 }
 
+/// Which nodes, where the environment names none.
+pub(crate) enum Wanted {
+    /// Simulated, in a run with this seed.
+    Simulated(u64),
+    /// Real, made for the tour.
+    Throwaway,
+}
+
 impl Nodes {
-    /// The servers of the environment, else new ones.
-    pub(crate) fn find() -> Result<Self, String> {
+    /// The servers of the environment, else what is wanted.
+    pub(crate) fn find(wanted: &Wanted) -> Result<Self, String> {
         let named = |variable| env::var(variable).ok().filter(|value| !value.is_empty());
         match (named("DATABASE_URL"), named("REPLICA_URL")) {
             (Some(primary), Some(replica)) => {
@@ -29,6 +51,7 @@ impl Nodes {
                     primary,
                     replica,
                     has_standby: true,
+                    sim: None,
                     throwaway: Vec::new(),
                 })
             }
@@ -38,17 +61,45 @@ impl Nodes {
                     replica: primary.clone(),
                     primary,
                     has_standby: false,
+                    sim: None,
                     throwaway: Vec::new(),
                 })
             }
             (None, Some(_)) => Err("REPLICA_URL is set, but DATABASE_URL is not".to_owned()),
-            (None, None) => Self::start(),
+            (None, None) => match wanted {
+                Wanted::Simulated(seed) => Ok(Self::simulate(*seed)),
+                Wanted::Throwaway => Self::start(),
+            },
+        }
+    }
+
+    fn simulate(seed: u64) -> Self {
+        println!("Servers: a simulated primary and standby, seed {seed} (--real for real ones, or DATABASE_URL)");
+        let sim = Sim::new(seed);
+        sim.set_pipe_options(PipeOptions {
+            latency: LATENCY,
+            ..PipeOptions::default()
+        });
+        let config = gdbpool_sim::ClusterConfig::new().standbys(1);
+        let config = config.user("app", Authentication::Scram(PASSWORD.to_owned()));
+        let cluster = gdbpool_sim::Cluster::new(&sim, config);
+        // The simulator knows no PL/pgSQL: this is how such a statement gets its answer.
+        cluster.respond("DO $$ BEGIN RAISE EXCEPTION 'a conflict'", &[], &[], |_, _| {
+            Err(Report::error("40001", "a conflict"))
+        });
+        let dsn = |node: &str| format!("{} password='{}'", cluster.dsn(node), PASSWORD.replace('\'', "\\'"));
+        Self {
+            primary: dsn("n0"),
+            replica: dsn("n1"),
+            has_standby: true,
+            sim: Some(sim),
+            throwaway: Vec::new(),
         }
     }
 
     fn start() -> Result<Self, String> {
         println!("Servers: a throwaway primary and standby (DATABASE_URL is not set); starting them");
-        let password = "tour's own".to_owned();
+        let password = PASSWORD.to_owned();
         let options = ClusterOptions::new(Server::V15).auth(Auth::Scram { password });
         let primary = started(|| Cluster::start(options))?;
         let standby = started(|| primary.standby())?;
@@ -61,13 +112,22 @@ impl Nodes {
             primary: primary.dsn(),
             replica: standby.dsn(),
             has_standby: true,
+            sim: None,
             throwaway: vec![standby, primary],
         })
     }
 
     /// Whether the servers are the tour's own, which check passwords.
-    pub(crate) fn are_throwaway(&self) -> bool {
-        !self.throwaway.is_empty()
+    pub(crate) fn are_its_own(&self) -> bool {
+        self.sim.is_some() || !self.throwaway.is_empty()
+    }
+
+    /// The table's name: of its own on servers that are shared, always the same in a simulated run.
+    pub(crate) fn table(&self) -> String {
+        match self.sim {
+            Some(_) => "gdbpool_tour".to_owned(),
+            None => format!("gdbpool_tour_{}", process::id()),
+        }
     }
 
     /// The primary, with another password: of two in one connection string the last one counts.
@@ -81,9 +141,10 @@ impl Nodes {
         format!("{}{joint}password={password}", self.primary)
     }
 
-    /// An address of this machine that nobody listens on.
-    pub(crate) fn dead() -> String {
-        format!("host=127.0.0.1 port={} user=app dbname=postgres", free_port())
+    /// An address that nobody listens on.
+    pub(crate) fn dead(&self) -> String {
+        let port = if self.sim.is_some() { 5433 } else { free_port() };
+        format!("host=127.0.0.1 port={port} user=app dbname=postgres")
     }
 }
 

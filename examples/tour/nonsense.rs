@@ -7,7 +7,6 @@ use std::time::Duration;
 use gdbpool::{BadInput, Error, ErrorKind, PoolConfig, TimeoutCause};
 
 use crate::guide::{Guide, Place, with_causes};
-use crate::nodes::Nodes;
 use crate::{BoxError, Tour, pool};
 
 const WRONG_PASSWORD: &str = "not-the-password";
@@ -25,7 +24,7 @@ pub(crate) async fn nonsense(tour: &Tour<'_>, guide: &mut Guide) -> Result<(), B
     });
 
     wrong_password(tour, guide).await?;
-    let config = pool("dead", &Nodes::dead())?.checkout_timeout(PATIENCE);
+    let config = pool("dead", &tour.nodes.dead())?.checkout_timeout(PATIENCE);
     let result = try_pool(tour, config).await;
     guide.refusal("a dead server (nobody on its port)", result, |error| {
         gave_up_because(error, TimeoutCause::ConnectFails)
@@ -76,7 +75,7 @@ fn settings(tour: &Tour<'_>, guide: &mut Guide) {
 async fn wrong_password(tour: &Tour<'_>, guide: &mut Guide) -> Result<(), BoxError> {
     let config = pool("intruder", &tour.nodes.with_password(WRONG_PASSWORD))?.checkout_timeout(PATIENCE);
     let error = match try_pool(tour, config).await {
-        Ok(_) if !tour.nodes.are_throwaway() => {
+        Ok(_) if !tour.nodes.are_its_own() => {
             let result = "this server asks for no password";
             guide.step("a wrong password", &Place::on_pool("intruder"), "done", result, true);
             return Ok(());

@@ -80,6 +80,8 @@
 #![forbid(unsafe_code)]
 
 mod coverage;
+#[doc(hidden)]
+pub mod doc;
 mod executor;
 pub mod fault;
 mod history;

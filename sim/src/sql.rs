@@ -40,6 +40,14 @@ pub(crate) fn tokens(sql: &str) -> Vec<Token> {
     std::iter::from_fn(|| reader.next_token().map(|(_, token)| token)).collect()
 }
 
+/// The first token of one statement, if it is a word, in lower case.
+pub(crate) fn first_word(sql: &str) -> Option<String> {
+    match (Reader { sql, at: 0 }).next_token()? {
+        (_, Token::Word(word)) => Some(word),
+        _ => None,
+    }
+}
+
 /// How many parameters a statement has: the highest `$n`.
 pub(crate) fn parameters(sql: &str) -> usize {
     let numbers = tokens(sql).into_iter().filter_map(|token| match token {

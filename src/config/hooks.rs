@@ -93,6 +93,7 @@ impl PoolConfig {
     /// outside a transaction, with every answer read. A panic in it is a failure of its session and nothing else.
     ///
     /// ```
+    /// # gdbpool_sim::doc::with_runtime(async |runtime| {
     /// use gdbpool::{PoolConfig, Setup};
     ///
     /// let config = PoolConfig::new("primary", "host=db1 user=app dbname=shop")?.on_connect(|setup: Setup| async move {
@@ -102,7 +103,10 @@ impl PoolConfig {
     ///     }
     ///     Ok::<(), gdbpool::Error>(())
     /// });
-    /// # Ok::<(), gdbpool::Error>(())
+    /// # let db = gdbpool::InteractionPool::builder(runtime).pool(config).open().await?;
+    /// # assert_eq!(db.run("SHOW search_path").scalar::<String>().await?, "tenant1");
+    /// # Ok(())
+    /// # });
     /// ```
     #[must_use]
     pub fn on_connect<F, Fut, E>(mut self, hook: F) -> Self

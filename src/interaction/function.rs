@@ -146,7 +146,7 @@ where
     /// What the function captures must be its own, and is cloned for each run:
     ///
     /// ```
-    /// # async fn example(db: gdbpool::InteractionPool) -> Result<(), gdbpool::Error> {
+    /// # gdbpool_sim::doc::with_pools(async |db| {
     /// let name = String::from("Ann");
     /// let insert = db.transact(move |tx| {
     ///     let name = name.clone();
@@ -154,7 +154,7 @@ where
     /// });
     /// assert_eq!(insert.spawn().await?, 1);
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// Borrowed captures cannot be taken along:

@@ -47,7 +47,7 @@ impl<'db, 'v, O: Output> Run<'db, 'v, O> {
     /// [`BadInput::Conflict`](crate::BadInput::Conflict) otherwise.
     ///
     /// ```
-    /// # async fn example(db: gdbpool::InteractionPool) -> Result<(), gdbpool::Error> {
+    /// # gdbpool_sim::doc::with_pools(async |db| {
     /// use gdbpool::Partial;
     ///
     /// let next = "SELECT id FROM jobs WHERE state = 'new' LIMIT 1 FOR UPDATE SKIP LOCKED";
@@ -57,7 +57,7 @@ impl<'db, 'v, O: Output> Run<'db, 'v, O> {
     /// db.run(done).bind(id).execute().within(&mut transaction).await?;
     /// transaction.commit().await?;
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     pub fn partial(self) -> PartialRun<'db, 'v, O> {
         PartialRun {

@@ -111,11 +111,11 @@ impl<'db, 'v, O> Run<'db, 'v, O> {
     /// by the first place of its name.
     ///
     /// ```
-    /// # async fn example(db: gdbpool::InteractionPool) -> Result<(), gdbpool::Error> {
+    /// # gdbpool_sim::doc::with_pools(async |db| {
     /// let rename = "UPDATE users SET name = :name, renamed = now() WHERE id = :id AND name <> :name";
     /// db.run(rename).bind_named("id", 42i32).bind_named("name", "Ann").execute().await?;
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     pub fn bind_named<T: ToSql + Send + Sync + 'static>(mut self, name: impl Into<Cow<'v, str>>, value: T) -> Self {
         self.order.asked.parameters.bind_named(name.into(), Bound::new(value));
@@ -218,13 +218,13 @@ impl<'db, 'v, O> Run<'db, 'v, O> {
     /// NULL in a column that is no `Option` is [`ErrorKind::Decode`], and its source names the column.
     ///
     /// ```
-    /// # async fn example(db: gdbpool::InteractionPool) -> Result<(), gdbpool::Error> {
+    /// # gdbpool_sim::doc::with_pools(async |db| {
     /// let users = db.run("SELECT id, name FROM users").typed::<(i32, Option<String>)>().await?;
     /// for (id, name) in users {
     ///     println!("{id}: {}", name.as_deref().unwrap_or("-"));
     /// }
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     pub fn typed<T: FromRow>(mut self) -> Run<'db, 'v, Typed<T>> {
         self.order.asked.columns = Some(T::check);
@@ -241,11 +241,11 @@ impl<'db, 'v, O> Run<'db, 'v, O> {
     /// ends the session: use [`Lease::copy_in`](crate::Lease::copy_in).
     ///
     /// ```
-    /// # async fn example(db: gdbpool::InteractionPool) -> Result<(), gdbpool::Error> {
+    /// # gdbpool_sim::doc::with_pools(async |db| {
     /// let results = db.run("DELETE FROM carts WHERE stale; SELECT count(*) FROM carts").batch().await?;
     /// println!("{} gone, {:?} left", results[0].rows_affected(), results[1].rows()[0].get(0));
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     pub fn batch(self) -> Run<'db, 'v, Batch> {
         self.into_output()
@@ -257,11 +257,11 @@ impl<'db, 'v, O> Run<'db, 'v, O> {
     /// [`DryRun`] for what the text is good for.
     ///
     /// ```
-    /// # async fn example(db: gdbpool::InteractionPool) -> Result<(), gdbpool::Error> {
+    /// # gdbpool_sim::doc::with_pools(async |db| {
     /// let dry = db.run("DELETE FROM users WHERE name = $1").bind("O'Hara").dry_run().await?;
     /// assert_eq!(dry.text(), "DELETE FROM users WHERE name = ('O''Hara'::pg_catalog.text)");
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     pub fn dry_run(self) -> Run<'db, 'v, DryRun> {
         self.into_output()
@@ -286,12 +286,13 @@ impl<O: Output> Run<'_, 'static, O> {
     /// [`bind`](Run::bind) or [`bind_named`](Run::bind_named).
     ///
     /// ```
-    /// # async fn example(db: gdbpool::InteractionPool, name: String) -> Result<(), gdbpool::Error> {
+    /// # gdbpool_sim::doc::with_pools(async |db| {
+    /// # let name = String::from("Ann");
     /// let insert = db.run("INSERT INTO users (name) VALUES ($1)").bind(name).execute().spawn();
     /// // … something else, and then:
     /// assert_eq!(insert.await?, 1);
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// Borrowed values cannot be taken along:

@@ -30,10 +30,10 @@ use crate::error::{BadInput, Error, ErrorKind, Outcome, Phase};
 ///     }
 /// }
 ///
-/// # async fn example(db: gdbpool::InteractionPool) -> Result<(), gdbpool::Error> {
+/// # gdbpool_sim::doc::with_pools(async |db| {
 /// let users = db.run("SELECT id, name FROM users").typed::<User>().await?;
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 pub trait FromRow: Send + Sized + 'static {
     /// Looks at the statement's columns before it is executed. Default: nothing to say, rows are read as they come.

@@ -96,11 +96,17 @@ impl Notification {
     /// a colon is a key with an empty value, and an empty part is no pair.
     ///
     /// ```
-    /// # fn example(notification: gdbpool::Notification) {
+    /// # gdbpool_sim::doc::with_pools(async |db| {
+    /// # let mut changes = db.listen_on("changes").subscribe().await?;
+    /// # db.notify("changes", "table:users|id:7").await?;
+    /// # let notification = loop {
+    /// #     if let Some(gdbpool::ListenEvent::Notification(notification)) = changes.next().await { break notification; }
+    /// # };
     /// // Of the payload "table:users|id:7":
     /// let pairs: Vec<(&str, &str)> = notification.pairs().collect();
     /// assert_eq!(pairs, [("table", "users"), ("id", "7")]);
-    /// # }
+    /// # Ok(())
+    /// # });
     /// ```
     pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         let parts = self.payload().split('|').filter(|part| !part.is_empty());

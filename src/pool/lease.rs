@@ -27,13 +27,13 @@ use crate::session::{Session, Ticket};
 /// The methods that run SQL take `&self`: futures of one lease that are polled together are pipelined.
 ///
 /// ```
-/// # async fn example(pool: gdbpool::ConnectionPool) -> Result<(), gdbpool::Error> {
+/// # gdbpool_sim::doc::with_pool(async |pool| {
 /// let lease = pool.checkout().await?;
 /// lease.batch("CREATE TEMP TABLE scratch (n int)").await?;
 /// lease.execute("INSERT INTO scratch VALUES ($1)", &[&1i32]).await?;
 /// drop(lease); // `scratch` is gone before anybody else gets the session
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[must_use = "a lease that is dropped at once gives the session back"]
 pub struct Lease {

@@ -28,11 +28,13 @@ impl Stats {
     /// The sum of one number over all pools.
     ///
     /// ```
-    /// # fn example(db: &gdbpool::InteractionPool) {
+    /// # gdbpool_sim::doc::with_pools(async |db| {
     /// let stats = db.stats();
     /// let failures = stats.total(|pool| pool.connect_failures);
     /// let idle = stats.total(|pool| pool.idle.into());
-    /// # }
+    /// # assert_eq!((failures, idle), (0, 0));
+    /// # Ok(())
+    /// # });
     /// ```
     #[must_use]
     pub fn total(&self, number: impl Fn(&PoolStatus) -> u64) -> u64 {

@@ -8,6 +8,9 @@ use super::{Cluster, World, lock};
 use crate::postgres::engine::{Completion, Progress};
 use crate::wire::Report;
 
+/// Where statements from outside run, if nothing else is said.
+pub(super) const DATABASE: &str = "postgres";
+
 /// Why a statement from outside was not run to its end; its transaction is rolled back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DirectError {
@@ -31,7 +34,7 @@ impl Cluster {
     /// If there is no such node.
     pub fn execute(&self, node: &str, sql: &str) -> Result<Vec<Vec<Option<String>>>, DirectError> {
         let index = self.index(node);
-        lock(self.world()).execute(index, sql)
+        lock(self.world()).execute(index, DATABASE, sql)
     }
 
     /// Runs statements on the primary, and lets every standby that is up receive and replay them at once, whatever its lag.
@@ -39,9 +42,17 @@ impl Cluster {
     /// # Errors
     /// What failed; nothing has happened then. [`DirectError::Down`] if there is no primary.
     pub fn set_up(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>, DirectError> {
+        self.set_up_in(DATABASE, sql)
+    }
+
+    /// [`Cluster::set_up`] in another database than `postgres`.
+    ///
+    /// # Errors
+    /// As there; also when there is no such database (see [`ClusterConfig::database`](crate::ClusterConfig::database)).
+    pub fn set_up_in(&self, database: &str, sql: &str) -> Result<Vec<Vec<Option<String>>>, DirectError> {
         let mut world = lock(self.world());
         let primary = world.primary().ok_or(DirectError::Down)?;
-        let rows = world.execute(primary, sql)?;
+        let rows = world.execute(primary, database, sql)?;
         world.catch_up();
         world.nodes.iter_mut().for_each(|node| node.disk.keep());
         Ok(rows)
@@ -49,13 +60,18 @@ impl Cluster {
 }
 
 impl World {
-    pub(crate) fn execute(&mut self, node: usize, sql: &str) -> Result<Vec<Vec<Option<String>>>, DirectError> {
+    pub(crate) fn execute(
+        &mut self,
+        node: usize,
+        database: &str,
+        sql: &str,
+    ) -> Result<Vec<Vec<Option<String>>>, DirectError> {
         if !self.nodes[node].is_up() {
             return Err(DirectError::Down);
         }
         let (pid, _) = self.new_pid();
         let opened = self.engine(node, pid, |engine, _| {
-            engine.open(pid, "postgres", "postgres", &Default::default())
+            engine.open(pid, "postgres", database, &Default::default())
         });
         opened.map_err(DirectError::Failed)?;
         let result = self.execute_all(node, pid, sql);

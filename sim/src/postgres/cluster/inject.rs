@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::direct::DATABASE;
 use super::{Cluster, World, lock};
 use crate::fault::{FaultKind, Micros, ProtocolFault, Rejoin, ReplicationFault, ServerFault, ServerFaults, Sessions};
 use crate::postgres::replication::Standby;
@@ -82,7 +83,7 @@ impl World {
             payload.truncate(bytes.max(1));
             sql.push_str(&format!("SELECT pg_notify('{channel}', '{payload}');"));
         }
-        self.execute(node, &sql).ok()?;
+        self.execute(node, DATABASE, &sql).ok()?;
         let target = &self.nodes[node];
         let heard = target
             .backends

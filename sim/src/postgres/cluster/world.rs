@@ -95,7 +95,7 @@ impl World {
         let records = self.nodes[node].engine.take_wal();
         if !records.is_empty() {
             let target = &mut self.nodes[node];
-            let lazy = target.engine.show(pid, "synchronous_commit").as_deref() == Some("off");
+            let lazy = target.engine.commit_level(pid) == "off";
             for record in records {
                 target.disk.append(record);
             }

@@ -2,15 +2,15 @@
 //!
 //! Over `settings`, for sessions and functions. A plain machine.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::Engine;
 use super::ast::Isolation;
 use super::door::Facts;
 use super::session::{Activity, Session};
-use super::settings::{self, Changes, SETTINGS, Setting, Values};
+use super::settings::{self, Changes, SETTINGS, Setting, Values, isolation_named};
 use crate::wire::Report;
 
 /// Reported settings in the order in which PostgreSQL sends them at start-up.
@@ -56,10 +56,7 @@ impl Engine {
             pid,
             database: database.to_owned(),
             login: user.to_owned(),
-            values: Values {
-                defaults: Arc::new(defaults),
-                ..Values::default()
-            },
+            values: Values::new(defaults),
             transaction: None,
             statements: BTreeMap::new(),
             portals: BTreeMap::new(),
@@ -92,11 +89,7 @@ impl Engine {
         };
         let key = setting.name.to_ascii_lowercase();
         for session in self.sessions.values_mut() {
-            let defaults = Arc::make_mut(&mut session.values.defaults);
-            match &checked {
-                Some(checked) => defaults.insert(key.clone(), checked.clone()),
-                None => defaults.remove(&key),
-            };
+            session.values.set_default(&key, checked.as_deref());
             session.unreported = true;
         }
         Ok(())
@@ -146,49 +139,59 @@ impl Engine {
         }
         let mut changed = Vec::new();
         for name in REPORTED {
-            let value = self.show(pid, name).unwrap_or_default();
-            let session = self.session_mut(pid);
-            if session.reported.get(name) != Some(&value) {
-                session.reported.insert(name, value.clone());
-                changed.push((name.to_owned(), value));
+            let known = self.session(pid).reported.get(name).map(String::as_str);
+            // None of them is a number with a unit: they are shown as they are kept.
+            let value = self.value(pid, name).unwrap_or_default();
+            if known != Some(&*value) {
+                changed.push((name, value.into_owned()));
             }
         }
+        let session = self.session_mut(pid);
+        session.reported.extend(changed.iter().cloned());
         changed
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
     }
 
     /// The value of a setting in its base unit.
     pub(super) fn raw(&self, pid: i32, name: &str) -> Option<String> {
-        let key = name.to_ascii_lowercase();
+        self.value(pid, name).map(Cow::into_owned)
+    }
+
+    fn value(&self, pid: i32, name: &str) -> Option<Cow<'_, str>> {
+        let key = settings::key_of(name);
         if let Some(value) = self.special(pid, &key) {
             return Some(value);
         }
         let session = self.sessions.get(&pid)?;
-        match session.values.get(&key) {
-            Some(value) => Some(value.to_owned()),
-            None => settings::find(&key).map(|setting| setting.default.to_owned()),
-        }
+        let known = || settings::find(&key).map(|setting| setting.default);
+        session.values.get(&key).or_else(known).map(Cow::Borrowed)
     }
 
     /// Settings that are read from somewhere else.
-    fn special(&self, pid: i32, key: &str) -> Option<String> {
+    fn special(&self, pid: i32, key: &str) -> Option<Cow<'_, str>> {
         let session = self.sessions.get(&pid)?;
-        let on = |flag: bool| (if flag { "on" } else { "off" }).to_owned();
+        let on = |flag: bool| Cow::Borrowed(if flag { "on" } else { "off" });
         Some(match key {
             "in_hot_standby" => on(self.role.is_standby()),
-            "is_superuser" => on(self.node.superusers.contains(&self.current_user(pid))),
+            "is_superuser" => {
+                let user = self.current_user(pid);
+                on(self.node.superusers.iter().any(|known| known == user))
+            }
             "session_authorization" => session
                 .values
                 .get("session_authorization")
                 .unwrap_or(&session.login)
-                .to_owned(),
+                .into(),
             "transaction_read_only" => on(self.is_read_only(pid)),
             "transaction_isolation" => match &session.transaction {
-                Some(transaction) => isolation_name(transaction.isolation).to_owned(),
-                None => return self.raw(pid, "default_transaction_isolation"),
+                Some(transaction) => isolation_name(transaction.isolation).into(),
+                None => return self.value(pid, "default_transaction_isolation"),
             },
             "transaction_deferrable" => match &session.transaction {
                 Some(transaction) => on(transaction.deferrable),
-                None => return self.raw(pid, "default_transaction_deferrable"),
+                None => return self.value(pid, "default_transaction_deferrable"),
             },
             _ => return None,
         })
@@ -202,22 +205,17 @@ impl Engine {
 
     /// A setting in milliseconds as a span; `None` if it is off.
     pub(crate) fn timeout(&self, pid: i32, name: &str) -> Option<Duration> {
-        let millis = self.raw(pid, name)?.parse::<u64>().ok()?;
-        (millis > 0).then(|| Duration::from_millis(millis))
+        self.sessions.get(&pid)?.values.timeout(name)
     }
 
     /// Who the session acts as.
-    pub(crate) fn current_user(&self, pid: i32) -> String {
+    pub(crate) fn current_user(&self, pid: i32) -> &str {
         let Some(session) = self.sessions.get(&pid) else {
-            return String::new();
+            return "";
         };
         match session.values.get("role") {
-            Some(role) if role != "none" => role.to_owned(),
-            _ => session
-                .values
-                .get("session_authorization")
-                .unwrap_or(&session.login)
-                .to_owned(),
+            Some(role) if role != "none" => role,
+            _ => session.values.get("session_authorization").unwrap_or(&session.login),
         }
     }
 
@@ -252,7 +250,7 @@ impl Engine {
         // A made-up setting stays known, with nothing in it, when it is reset.
         let checked = checked.or_else(|| known.is_none().then(String::new));
         session.values.set(&key, checked, local);
-        session.unreported = true;
+        session.unreported |= ["role", "session_authorization"].contains(&&*key) || is_reported(&key);
         Ok(())
     }
 
@@ -317,19 +315,7 @@ impl Engine {
     /// RESET ALL: not the role, and not the modes of the transaction.
     pub(super) fn reset_all(&mut self, pid: i32) {
         let session = self.session_mut(pid);
-        let kept = |key: &String| ["role", "session_authorization"].contains(&key.as_str());
-        // Made-up settings stay known with nothing in them.
-        let change = |(key, value): (&String, &String)| match (kept(key), key.contains('.')) {
-            (true, _) => Some((key.clone(), value.clone())),
-            (false, true) => Some((key.clone(), String::new())),
-            (false, false) => None,
-        };
-        let values = session.values.session.iter().filter_map(change).collect();
-        session.values.session = Arc::new(values);
-        let local = session.values.local.iter().filter(|(key, _)| kept(key));
-        let local = local.map(|(key, value)| (key.clone(), value.clone())).collect();
-        session.values.local = Arc::new(local);
-        session.unreported = true;
+        session.unreported |= session.values.reset_all(&["role", "session_authorization"]);
     }
 
     /// Names and values for SHOW ALL and `pg_settings`.
@@ -341,6 +327,10 @@ impl Engine {
         all.sort_by_key(|(setting, _)| setting.name.to_ascii_lowercase());
         all
     }
+}
+
+fn is_reported(key: &str) -> bool {
+    REPORTED.iter().any(|name| name.eq_ignore_ascii_case(key))
 }
 
 /// The key and the base form of a value given at start-up.
@@ -368,14 +358,6 @@ fn changeable(setting: &Setting) -> Result<(), Report> {
         Changes::Restart => format!("parameter \"{name}\" cannot be changed without restarting the server"),
     };
     Err(Report::error("55P02", message))
-}
-
-pub(super) fn isolation_named(name: &str) -> Isolation {
-    match name {
-        "serializable" => Isolation::Serializable,
-        "repeatable read" => Isolation::RepeatableRead,
-        _ => Isolation::ReadCommitted,
-    }
 }
 
 pub(super) fn isolation_name(isolation: Isolation) -> &'static str {

@@ -312,7 +312,7 @@ impl Engine {
                     pid,
                     name,
                     plan,
-                    format!("PREPARE {name}{types} AS {text};"),
+                    format!("PREPARE {name}{types} AS {text};").into(),
                     true,
                     at.wall,
                 )?;

@@ -41,7 +41,7 @@ impl Engine {
         let depth = self.depth(pid);
         let portal = Portal {
             columns: plan.shared_columns(),
-            text: plan.text().to_owned(),
+            text: Arc::clone(plan.text()),
             plan,
             parameters: parameters.into(),
             rows: None,
@@ -125,31 +125,44 @@ impl Engine {
 
     /// One attempt of Execute.
     pub(super) fn portal(&mut self, pid: i32, name: &str, most: usize, at: Moment) -> Result<Answer, Stop> {
-        let portal = self
-            .session(pid)
-            .portals
-            .get(name)
-            .cloned()
-            .ok_or_else(|| no_portal(name, "portal"))?;
-        let statement = Arc::clone(portal.plan.statement());
-        self.usable(pid, &statement.parsed)?;
-        let gives_rows = Self::is_query(&statement.parsed) || portal.columns.is_some();
-        if portal.tag.is_some() && !gives_rows {
+        let portal = self.session(pid).portals.get(name);
+        let portal = portal.ok_or_else(|| no_portal(name, "portal"))?;
+        let (plan, columns) = (portal.plan.clone(), portal.columns.clone());
+        let (is_new, has_run, from_sql) = (portal.rows.is_none(), portal.tag.is_some(), portal.from_sql);
+        let parsed = &plan.statement().parsed;
+        self.usable(pid, parsed)?;
+        let gives_rows = Self::is_query(parsed) || columns.is_some();
+        if has_run && !gives_rows {
             return Err(Report::error("55000", format!("portal \"{name}\" cannot be run")).into());
         }
-        if portal.rows.is_none() {
-            let answer = if portal.from_sql {
+        if is_new {
+            let answer = if from_sql {
                 self.filled(pid, name, at)?;
                 None
             } else {
-                Some(self.statement_once(pid, &portal.plan, &portal.parameters, false, at)?)
+                let parameters = self.session(pid).portals.get(name);
+                let parameters = parameters.map_or_else(|| Arc::from([]), |portal| Arc::clone(&portal.parameters));
+                Some(self.statement_once(pid, &plan, &parameters, false, at)?)
             };
             match answer {
                 None => {}
-                Some(Answer::Done(completion)) if gives_rows => {
-                    if let Some(portal) = self.session_mut(pid).portals.get_mut(name) {
-                        portal.rows = Some(completion.rows.clone());
-                        portal.tag = Some(completion.tag.clone());
+                Some(Answer::Done(mut completion)) if gives_rows => {
+                    let Some(portal) = self.session_mut(pid).portals.get_mut(name) else {
+                        // The statement has closed its own portal, as a transaction's end does.
+                        return Ok(Answer::Done(completion));
+                    };
+                    portal.tag = Some(completion.tag.clone());
+                    // Nobody comes back for rows that are all given now.
+                    let kept = if most == 0 {
+                        Vec::new()
+                    } else {
+                        std::mem::take(&mut completion.rows)
+                    };
+                    portal.rows = Some(kept);
+                    if most == 0 {
+                        portal.at = 1;
+                        completion.columns = columns;
+                        return Ok(Answer::Done(completion));
                     }
                     return Ok(Answer::Done(self.portion(pid, name, most, Some(completion))));
                 }
@@ -228,7 +241,7 @@ impl Engine {
         }
         let columns: Arc<[ColumnDescription]> = select.columns.iter().map(OutputColumn::described).collect();
         let view = self.view(pid);
-        let stamp = (self.catalog.version, self.show(pid, "search_path").unwrap_or_default());
+        let stamp = (self.catalog.version, self.session(pid).values.hot().search_path.clone());
         let plan = Plan::new(
             Arc::clone(statement),
             Vec::new(),
@@ -329,7 +342,7 @@ impl Engine {
     pub(super) fn inner(statement: &ast::Statement, text: &str) -> Arc<Statement> {
         Arc::new(Statement {
             parsed: statement.clone(),
-            text: text.to_owned(),
+            text: text.into(),
         })
     }
 }

@@ -58,7 +58,7 @@ impl Engine {
         let temporary = (schema == session.temporary_schema()).then_some(pid);
         TableDefinition {
             database: session.database.clone(),
-            owner: self.current_user(pid),
+            owner: self.current_user(pid).to_owned(),
             oid: self.catalog.new_oid(),
             schema: schema.to_owned(),
             name: name.to_owned(),

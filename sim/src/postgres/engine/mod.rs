@@ -70,7 +70,7 @@ const MAX_CACHED: usize = 2_000;
 #[derive(Debug)]
 pub(crate) struct Statement {
     parsed: ast::Statement,
-    pub(crate) text: String,
+    pub(crate) text: Arc<str>,
 }
 
 /// Where a standby is, or a primary was when it still was one.
@@ -88,7 +88,16 @@ pub(crate) struct Recovery {
 /// Plans of one text: for a database, a search path and given types.
 #[derive(Clone, Debug, Default)]
 struct Cached {
-    plans: Vec<(String, Plan)>,
+    plans: Vec<(PlanKey, Plan)>,
+}
+
+/// What names in a text mean depends on these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct PlanKey {
+    database: String,
+    search_path: String,
+    /// If the path has `$user` in it.
+    user: Option<String>,
 }
 
 /// One node.
@@ -100,7 +109,7 @@ pub(crate) struct Engine {
     node: NodeSettings,
     notified: u64,
     parsed: BTreeMap<String, Vec<Arc<Statement>>>,
-    plans: BTreeMap<String, Cached>,
+    plans: BTreeMap<Arc<str>, Cached>,
     receivers: Vec<Receiver>,
     recovery: Recovery,
     requests: Vec<Request>,
@@ -158,7 +167,7 @@ impl Engine {
         let statement = |parsed: parser::Parsed| {
             Arc::new(Statement {
                 parsed: parsed.statement,
-                text: parsed.text,
+                text: parsed.text.into(),
             })
         };
         let statements: Vec<Arc<Statement>> = parsed.into_iter().map(statement).collect();
@@ -256,8 +265,17 @@ impl Engine {
         let transaction = self.sessions.get(&pid).and_then(|session| session.transaction.as_ref());
         match transaction {
             Some(transaction) => transaction.read_only,
-            None => self.role.is_standby() || self.raw(pid, "default_transaction_read_only").as_deref() == Some("on"),
+            None => {
+                let session = self.sessions.get(&pid);
+                self.role.is_standby() || session.is_some_and(|session| session.values.hot().read_only)
+            }
         }
+    }
+
+    /// The session's `synchronous_commit`.
+    pub(crate) fn commit_level(&self, pid: i32) -> &str {
+        let session = self.sessions.get(&pid);
+        session.map_or("on", |session| &session.values.hot().commit_level)
     }
 
     /// Facts for `pg_stat_activity` that only the server knows.
@@ -277,12 +295,8 @@ impl Engine {
         let Some(session) = self.sessions.get(&pid) else {
             return Vec::new();
         };
-        let mut found: Vec<String> = session
-            .values
-            .session
-            .keys()
-            .map(|key| format!("setting {key}"))
-            .collect();
+        let keys = session.values.session_keys();
+        let mut found: Vec<String> = keys.map(|key| format!("setting {key}")).collect();
         found.extend(
             session
                 .temporary

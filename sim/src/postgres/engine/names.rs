@@ -19,19 +19,22 @@ const FIRST_ROLE: u32 = 10;
 impl Engine {
     /// The schemas that bare names are looked for in, those that exist, without the implied ones.
     pub(super) fn search_path(&self, pid: i32) -> Vec<String> {
-        let path = self.raw(pid, "search_path").unwrap_or_default();
         let own = self.xid(pid).unwrap_or(u64::MAX);
         let Some(session) = self.sessions.get(&pid) else {
             return Vec::new();
         };
         let mut found = Vec::new();
-        for part in path.split(',') {
+        for part in session.values.hot().search_path.split(',') {
             let part = part.trim();
             let name = match part.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
                 Some(quoted) => quoted.replace("\"\"", "\""),
                 None => part.to_ascii_lowercase(),
             };
-            let name = if name == "$user" { self.current_user(pid) } else { name };
+            let name = if name == "$user" {
+                self.current_user(pid).to_owned()
+            } else {
+                name
+            };
             if self
                 .catalog
                 .has_schema(&session.database, &name, &self.transactions, own)

@@ -71,7 +71,7 @@ impl Plan {
         self.0.columns.clone()
     }
 
-    pub(crate) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &Arc<str> {
         &self.0.statement.text
     }
 
@@ -554,6 +554,24 @@ pub(crate) struct ConflictPlan {
 pub(crate) struct ConflictUpdate {
     pub(crate) assignments: Vec<(usize, Ex)>,
     pub(crate) filter: Option<Ex>,
+}
+
+/// Whether the plan is the same for every session and at any time: nothing is looked up, and no rows come.
+pub(crate) fn is_fixed(statement: &ast::Statement) -> bool {
+    matches!(
+        statement,
+        ast::Statement::Begin(_)
+            | ast::Statement::Close(_)
+            | ast::Statement::Commit { .. }
+            | ast::Statement::Deallocate(_)
+            | ast::Statement::Discard(_)
+            | ast::Statement::Listen(_)
+            | ast::Statement::Notify { .. }
+            | ast::Statement::Reset(_)
+            | ast::Statement::Rollback { .. }
+            | ast::Statement::Set { .. }
+            | ast::Statement::Unlisten(_)
+    )
 }
 
 /// Whether a parsed statement gives rows or changes them, and so has a plan of its own.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::door::ColumnDescription;
 use super::plan::Plan;
 use super::session::Prepared;
-use super::{Engine, MAX_CACHED, Statement, analyse, ast};
+use super::{Engine, MAX_CACHED, PlanKey, Statement, analyse, ast};
 use crate::wire::Report;
 
 impl Engine {
@@ -24,48 +24,43 @@ impl Engine {
                 .transaction
                 .as_ref()
                 .is_none_or(|transaction| transaction.undo.is_empty());
-        let database = session.database.clone();
-        let path = self.show(pid, "search_path").unwrap_or_default();
-        let path = if path.contains("$user") {
-            format!("{}/{path}", self.current_user(pid))
-        } else {
-            path
-        };
-        let key = format!("{database}/{path}");
+        let path = &session.values.hot().search_path;
+        let user = path.contains("$user").then(|| self.current_user(pid));
         let version = self.catalog.version;
-        let cacheable = super::plan::is_planned(&statement.parsed);
-        if shared
-            && cacheable
-            && let Some(cached) = self.plans.get_mut(&statement.text)
-        {
-            let search_path = |plan: &Plan| plan.is_fresh(version, plan.search_path());
-            cached.plans.retain(|(_, plan)| search_path(plan));
-            let found = cached
-                .plans
-                .iter()
-                .find(|(of, plan)| *of == key && plan.given() == types);
+        let fixed = super::plan::is_fixed(&statement.parsed);
+        let shared = fixed || (shared && super::plan::is_planned(&statement.parsed));
+        if shared && let Some(cached) = self.plans.get(&statement.text) {
+            let found = cached.plans.iter().find(|(of, plan)| {
+                let here = || of.database == session.database && of.search_path == *path && of.user.as_deref() == user;
+                plan.given() == types && (fixed || (here() && plan.is_fresh(version, plan.search_path())))
+            });
             if let Some((_, plan)) = found {
                 return Ok(plan.clone());
             }
         }
+        let key = PlanKey {
+            database: session.database.clone(),
+            search_path: path.clone(),
+            user: user.map(str::to_owned),
+        };
         let plan = analyse::analyse(self, pid, statement, types).inspect_err(|report| self.count(report))?;
-        if shared && cacheable {
+        if shared {
             if self.plans.len() >= MAX_CACHED {
                 self.plans.clear();
             }
-            self.plans
-                .entry(statement.text.clone())
-                .or_default()
+            let cached = self.plans.entry(statement.text.clone()).or_default();
+            cached
                 .plans
-                .push((key, plan.clone()));
+                .retain(|(_, plan)| plan.is_fresh(version, plan.search_path()));
+            cached.plans.push((key, plan.clone()));
         }
         Ok(plan)
     }
 
     /// The plan as it must be now, made anew if the catalog has changed since.
     pub(super) fn refreshed(&mut self, pid: i32, plan: &Plan) -> Result<Plan, Report> {
-        let path = self.show(pid, "search_path").unwrap_or_default();
-        if plan.is_fresh(self.catalog.version, &path) {
+        let path = &self.session(pid).values.hot().search_path;
+        if plan.is_fresh(self.catalog.version, path) {
             return Ok(plan.clone());
         }
         let fresh = self.planned(pid, plan.statement(), plan.parameters())?;
@@ -95,7 +90,7 @@ impl Engine {
 
     /// Keeps a plan under a name; the empty name is free again each time.
     pub(crate) fn store_statement(&mut self, pid: i32, name: &str, plan: Plan, wall: i64) -> Result<(), Report> {
-        let text = plan.text().to_owned();
+        let text = Arc::clone(plan.text());
         self.keep(pid, name, plan, text, false, wall)
     }
 
@@ -104,7 +99,7 @@ impl Engine {
         pid: i32,
         name: &str,
         plan: Plan,
-        text: String,
+        text: Arc<str>,
         from_sql: bool,
         at: i64,
     ) -> Result<(), Report> {

@@ -158,7 +158,7 @@ pub(crate) struct Prepared {
     pub(crate) from_sql: bool,
     pub(crate) at: i64,
     /// The text that `pg_prepared_statements` shows.
-    pub(crate) text: String,
+    pub(crate) text: Arc<str>,
 }
 
 /// A portal or cursor. It has its rows once it has run.
@@ -178,7 +178,7 @@ pub(crate) struct Portal {
     pub(crate) scroll: Option<bool>,
     pub(crate) hold: bool,
     pub(crate) from_sql: bool,
-    pub(crate) text: String,
+    pub(crate) text: Arc<str>,
     pub(crate) created: i64,
     /// How many savepoints there were.
     pub(crate) depth: usize,

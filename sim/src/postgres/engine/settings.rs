@@ -4,11 +4,14 @@
 //! `pg_settings` has them.
 
 mod table;
+mod values;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::LazyLock;
 
 pub(crate) use self::table::SETTINGS;
+pub(crate) use self::values::{Values, isolation_named};
 use crate::wire::Report;
 
 /// What values a setting takes.
@@ -58,7 +61,19 @@ pub(crate) struct Setting {
 
 /// The setting of that name, without regard to case.
 pub(crate) fn find(name: &str) -> Option<&'static Setting> {
-    SETTINGS.iter().find(|setting| setting.name.eq_ignore_ascii_case(name))
+    static BY_NAME: LazyLock<BTreeMap<String, &'static Setting>> = LazyLock::new(|| {
+        let named = |setting: &'static Setting| (setting.name.to_ascii_lowercase(), setting);
+        SETTINGS.iter().map(named).collect()
+    });
+    BY_NAME.get(&*key_of(name)).copied()
+}
+
+/// The name in lower case.
+pub(crate) fn key_of(name: &str) -> Cow<'_, str> {
+    match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => Cow::Owned(name.to_ascii_lowercase()),
+        false => Cow::Borrowed(name),
+    }
 }
 
 /// Whether the name has the form of a setting that an application may make up: with a dot.
@@ -303,55 +318,6 @@ fn title(zone: &str) -> String {
             c
         })
         .collect()
-}
-
-/// What a session has set.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Values {
-    /// What RESET goes back to: start-up options over the configuration file.
-    pub(crate) defaults: Arc<BTreeMap<String, String>>,
-    /// For the session.
-    pub(crate) session: Arc<BTreeMap<String, String>>,
-    /// Until the transaction ends.
-    pub(crate) local: Arc<BTreeMap<String, String>>,
-}
-
-impl Values {
-    /// The value in force, by the name in lower case, if it is not the server's own default.
-    pub(crate) fn get(&self, key: &str) -> Option<&str> {
-        let found = self
-            .local
-            .get(key)
-            .or_else(|| self.session.get(key))
-            .or_else(|| self.defaults.get(key));
-        found.map(String::as_str)
-    }
-
-    /// Sets or resets a value by the name in lower case.
-    pub(crate) fn set(&mut self, key: &str, value: Option<String>, local: bool) {
-        let value = value.or_else(|| local.then(|| self.default_of(key)));
-        if local {
-            let value = value.unwrap_or_default();
-            Arc::make_mut(&mut self.local).insert(key.to_owned(), value);
-            return;
-        }
-        if self.local.contains_key(key) {
-            Arc::make_mut(&mut self.local).remove(key);
-        }
-        match value {
-            Some(value) => {
-                Arc::make_mut(&mut self.session).insert(key.to_owned(), value);
-            }
-            None => {
-                Arc::make_mut(&mut self.session).remove(key);
-            }
-        }
-    }
-
-    fn default_of(&self, key: &str) -> String {
-        let known = find(key).map_or("", |setting| setting.default);
-        self.defaults.get(key).map_or(known, String::as_str).to_owned()
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use super::Engine;
 use super::ast::{Isolation, OnCommit};
 use super::catalog::Catalog;
-use super::configure::isolation_named;
 use super::door::{Facts, Moment, Role, Wait};
 use super::execute::{Context, Stop, check_deferred};
 use super::heap::View;
@@ -20,15 +19,13 @@ use crate::wire::Report;
 
 impl Engine {
     pub(super) fn begin(&mut self, pid: i32, kind: Kind, at: Moment) {
-        let isolation = self.raw(pid, "default_transaction_isolation").unwrap_or_default();
-        let mut isolation = isolation_named(&isolation);
+        let hot = self.session(pid).values.hot();
+        let (mut isolation, deferrable) = (hot.isolation, hot.deferrable);
         let standby = self.role.is_standby();
+        let read_only = standby || hot.read_only;
         if standby && isolation == Isolation::Serializable {
             isolation = Isolation::RepeatableRead;
         }
-        let on = |engine: &Self, name: &str| engine.raw(pid, name).as_deref() == Some("on");
-        let read_only = standby || on(self, "default_transaction_read_only");
-        let deferrable = on(self, "default_transaction_deferrable");
         let session = self.session_mut(pid);
         session.facts = Facts::default();
         session.transaction = Some(Transaction {
@@ -297,8 +294,8 @@ impl Engine {
         let Some(transaction) = session.transaction.take() else {
             return;
         };
+        session.unreported |= !session.values.is(&transaction.values);
         session.values = transaction.values;
-        session.unreported = true;
         session.facts = Facts {
             xid: transaction.xid,
             rolled_back: true,
@@ -356,8 +353,7 @@ impl Engine {
             snapshot_lsn,
             rolled_back: false,
         };
-        let level = self.raw(pid, "synchronous_commit").unwrap_or_default();
-        let waits = self.synchronous && !["off", "local"].contains(&level.as_str());
+        let waits = self.synchronous && !["off", "local"].contains(&self.commit_level(pid));
         match commit_lsn.filter(|_| waits) {
             Some(lsn) => Ok(Some(lsn)),
             None => {
@@ -411,10 +407,7 @@ impl Engine {
         let Some(transaction) = session.transaction.take() else {
             return;
         };
-        if !session.values.local.is_empty() {
-            session.values.local = Arc::default();
-            session.unreported = true;
-        }
+        session.unreported |= session.values.forget_local();
         session.portals.retain(|_, portal| portal.hold && portal.rows.is_some());
         for portal in session.portals.values_mut() {
             portal.view = None;

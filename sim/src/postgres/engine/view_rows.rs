@@ -188,15 +188,10 @@ pub(super) fn settings(engine: &Engine, pid: i32) -> Vec<Row> {
     let session = engine.session(pid);
     let row = |(setting, value): (&'static super::settings::Setting, String)| {
         let key = setting.name.to_ascii_lowercase();
-        let reset = session
-            .values
-            .defaults
-            .get(&key)
-            .cloned()
-            .unwrap_or_else(|| setting.default.to_owned());
-        let source = if session.values.local.contains_key(&key) || session.values.session.contains_key(&key) {
+        let reset = session.values.default_of(&key);
+        let source = if session.values.is_set(&key) {
             "session"
-        } else if session.values.defaults.contains_key(&key) {
+        } else if session.values.has_default(&key) {
             "client"
         } else {
             "default"

@@ -3,6 +3,8 @@
 //! Statements and portals live in the engine, which shares them with SQL's PREPARE and DECLARE; only what the client
 //! said about result formats is kept here.
 
+use std::sync::Arc;
+
 use super::Session;
 use super::halt::Halt;
 use super::run::Ran;
@@ -12,7 +14,7 @@ use crate::wire::{Backend as Message, Column, Report, Target};
 
 /// What a session remembers of a portal.
 pub(crate) struct Portal {
-    text: String,
+    text: Arc<str>,
     formats: Vec<i16>,
     ends_transaction: bool,
     started: bool,
@@ -83,7 +85,7 @@ impl Session {
         self.engine(|engine, moment| engine.bind(pid, &bind.portal, &plan, parameters, moment))?;
         self.stubs.forget_portal(&bind.portal);
         let portal = Portal {
-            text: plan.text().to_owned(),
+            text: Arc::clone(plan.text()),
             formats: bind.result_formats,
             ends_transaction: ends_transaction(plan.text()),
             started: false,
@@ -148,7 +150,7 @@ impl Session {
                 (portal.text.clone(), portal.formats.clone(), before)
             }
             // A cursor made by DECLARE, or nothing at all: the engine knows.
-            None => (String::new(), Vec::new(), false),
+            None => (Arc::from(""), Vec::new(), false),
         };
         if self.portals.get(name).is_some_and(|portal| !portal.ends_transaction) {
             self.refuse_in_failed(&text)?;
@@ -308,9 +310,6 @@ pub(crate) fn format_of(formats: &[i16], place: usize) -> i16 {
 
 /// Whether a statement may run in a failed transaction, because it ends it or goes back in it.
 fn ends_transaction(text: &str) -> bool {
-    let first = crate::sql::tokens(text).into_iter().next();
-    let crate::sql::Token::Word(word) = first.unwrap_or(crate::sql::Token::Symbol(';')) else {
-        return false;
-    };
-    matches!(&*word, "abort" | "commit" | "end" | "rollback")
+    let first = crate::sql::first_word(text);
+    matches!(first.as_deref(), Some("abort" | "commit" | "end" | "rollback"))
 }

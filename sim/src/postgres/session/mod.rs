@@ -46,6 +46,8 @@ pub(crate) struct Session {
     reader: PipeReader,
     writer: PipeWriter,
     decoder: Decoder,
+    /// Where reads go.
+    buffer: Vec<u8>,
     /// Encoded messages that are not written yet.
     out: Vec<u8>,
     /// Messages sent so far, for faults that strike between two of them.
@@ -82,6 +84,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, world: SharedWorld, node: usize, 
         reader,
         writer,
         decoder: Decoder::new(),
+        buffer: Vec::new(),
         out: Vec::new(),
         sent: 0,
         names: trace::Names::default(),

@@ -16,7 +16,7 @@ impl Session {
         self.lock().happened(self.node, event, Some(self.pid));
     }
 
-    pub(crate) fn began(&self, text: &str) {
+    pub(crate) fn began(&self, text: &Arc<str>) {
         let (node, pid, op) = (self.node, self.pid, op_of(text));
         let mut open = self.lock();
         let now = open.now();
@@ -44,7 +44,7 @@ impl Session {
         open.feel_lag(node, snapshot);
         let wall = open.wall();
         open.nodes[node].engine.set_activity(pid, |activity| {
-            text.clone_into(&mut activity.query);
+            (**text).clone_into(&mut activity.query);
             "active".clone_into(&mut activity.state);
             (activity.query_start, activity.state_change) = (wall, wall);
         });
@@ -54,7 +54,7 @@ impl Session {
         }
         let kind = EventKind::StatementBegan {
             pid,
-            text: text.into(),
+            text: Arc::clone(text),
             op,
             status: status_kind(status),
             role,

@@ -3,6 +3,8 @@
 //! Between the two forms of the query protocol and the engine. It sends only notices; what the history is told is in
 //! `record`.
 
+use std::sync::Arc;
+
 use gdbpool::Instant;
 
 use super::Session;
@@ -46,7 +48,7 @@ impl Session {
     /// Runs a statement, started by `start`; on success the engine has done it, and the history knows.
     pub(crate) async fn run(
         &mut self,
-        text: &str,
+        text: &Arc<str>,
         start: impl FnOnce(&mut Engine, Moment) -> Progress,
     ) -> Result<Ran, Halt> {
         self.arm_statement();
@@ -158,8 +160,7 @@ impl Session {
     async fn wait_for_copies(&mut self, lsn: Lsn) -> Result<Durability, Halt> {
         let replayed = {
             let open = self.lock();
-            let level = open.nodes[self.node].engine.show(self.pid, "synchronous_commit");
-            level.as_deref() == Some("remote_apply")
+            open.nodes[self.node].engine.commit_level(self.pid) == "remote_apply"
         };
         self.backend(|backend| backend.activity = Activity::Syncing);
         self.happened(ServerEvent::CommitWaitBegan);
@@ -284,7 +285,7 @@ impl Session {
 
 /// The first word of a statement that begins or ends transactions.
 fn control_verb(text: &str) -> Option<&'static str> {
-    let first = crate::sql::tokens(text).into_iter().next()?;
+    let first = crate::sql::first_word(text)?;
     let verbs = [
         "abort",
         "begin",
@@ -295,7 +296,5 @@ fn control_verb(text: &str) -> Option<&'static str> {
         "savepoint",
         "start",
     ];
-    verbs
-        .into_iter()
-        .find(|verb| matches!(&first, crate::sql::Token::Word(word) if word == verb))
+    verbs.into_iter().find(|verb| first == *verb)
 }

@@ -33,7 +33,8 @@ impl Session {
 
     async fn statement(&mut self, plan: &Plan, block: bool, last: bool) -> Result<(), Halt> {
         let pid = self.pid;
-        if is_query(plan.text()) {
+        let is_query = is_query(plan.text());
+        if is_query {
             self.to_describe = plan.columns().map(Arc::from);
         }
         let start = |engine: &mut Engine, moment| engine.run(pid, plan, block, moment);
@@ -43,7 +44,7 @@ impl Session {
         {
             self.describe_once();
         }
-        let described = self.to_describe.take().is_none() && is_query(plan.text());
+        let described = self.to_describe.take().is_none() && is_query;
         let completion = match ran? {
             Ran::Done(completion) => completion,
             Ran::CopyIn { columns } => self.copy_in(plan.text(), columns).await?,
@@ -94,6 +95,6 @@ fn fails_unplanned(halt: &Halt) -> bool {
 
 /// Whether the rows of a statement are described before it runs.
 fn is_query(text: &str) -> bool {
-    let first = crate::sql::tokens(text).into_iter().next();
-    matches!(first, Some(crate::sql::Token::Word(word)) if matches!(&*word, "select" | "with" | "values" | "table"))
+    let first = crate::sql::first_word(text);
+    matches!(first.as_deref(), Some("select" | "with" | "values" | "table"))
 }

@@ -153,7 +153,7 @@ impl Session {
         parameters: &[Option<String>],
     ) -> Result<Vec<Vec<Value>>, Halt> {
         self.arm_statement();
-        self.began(text);
+        self.began(&text.into());
         if let Err(halt) = self.obstruct(text).await {
             if let Halt::Fail(report) = &halt {
                 self.gave_up(text, &report.sqlstate);

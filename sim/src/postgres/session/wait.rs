@@ -17,6 +17,9 @@ use crate::postgres::server::Goodbye;
 use crate::runtime::Sleep;
 use crate::wire::Frontend;
 
+/// The most bytes that one read takes.
+const READ: usize = 4096;
+
 /// What a wait inside a statement ended with.
 #[derive(Debug)]
 pub(crate) enum Woken {
@@ -101,7 +104,8 @@ impl Session {
     }
 
     async fn read_more(&mut self, until: Instant) -> Result<Input, Halt> {
-        let mut buffer = [0; 4096];
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(READ, 0);
         let mut sleep = pin!(Sleep::new(&self.shared, until, Origin::World));
         let (world, node, pid, reader) = (&self.world, self.node, self.pid, &mut self.reader);
         let read = poll_fn(|cx| {
@@ -128,6 +132,7 @@ impl Session {
         });
         let (input, count) = read.await?;
         self.decoder.push(&buffer[..count]);
+        self.buffer = buffer;
         Ok(input)
     }
 

@@ -75,7 +75,7 @@ pub(super) fn analyse(engine: &Engine, pid: i32, statement: &Arc<Statement>, giv
     let parameters = analyser.parameter_types()?;
     let stamp = (
         engine.catalog.version,
-        engine.show(pid, "search_path").unwrap_or_default(),
+        engine.session(pid).values.hot().search_path.clone(),
     );
     Ok(Plan::new(
         Arc::clone(statement),

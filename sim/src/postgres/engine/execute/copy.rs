@@ -32,8 +32,8 @@ impl Engine {
         let ast::Statement::Copy { source, from, csv } = &statement.parsed else {
             return Ok(Answer::Done(plain("")));
         };
-        if *csv {
-            return Err(unsupported("COPY in CSV format").into());
+        if *csv && *from {
+            return Err(unsupported("COPY FROM in CSV format").into());
         }
         match (source, from) {
             (CopySource::Table(name, columns), true) => {
@@ -73,14 +73,14 @@ impl Engine {
                         .map(|version| places.iter().map(|at| version.data[*at].clone()).collect())
                         .collect()
                 });
-                Ok(copied_out(&rows, &types))
+                Ok(copied_out(&rows, &types, *csv))
             }
             (CopySource::Query(query), false) => {
                 let (select, _) = Analyser::new(self, pid, &statement.text).fixed().standalone(query)?;
                 let view = self.view(pid);
                 let rows = Context::new(self, pid, at, &[], view).query(&select, &[])?;
                 let types: Vec<Type> = select.columns.iter().map(|column| column.of).collect();
-                Ok(copied_out(&rows, &types))
+                Ok(copied_out(&rows, &types, *csv))
             }
         }
     }
@@ -204,26 +204,21 @@ fn fields(line: &str) -> Vec<Option<String>> {
         .collect()
 }
 
-fn copied_out(rows: &[Row], types: &[Type]) -> Answer {
+fn copied_out(rows: &[Row], types: &[Type], csv: bool) -> Answer {
+    let (delimiter, null) = if csv { (',', "") } else { ('\t', "\\N") };
     let mut lines = Vec::with_capacity(rows.len());
     for row in rows {
         let mut line = String::new();
         for (at, (value, of)) in row.iter().zip(types).enumerate() {
             if at > 0 {
-                line.push('\t');
+                line.push(delimiter);
             }
             if value.is_null() {
-                line.push_str("\\N");
-                continue;
-            }
-            for c in text::write(value, *of).chars() {
-                match c {
-                    '\\' => line.push_str("\\\\"),
-                    '\n' => line.push_str("\\n"),
-                    '\r' => line.push_str("\\r"),
-                    '\t' => line.push_str("\\t"),
-                    c => line.push(c),
-                }
+                line.push_str(null);
+            } else if csv {
+                quote(&text::write(value, *of), types.len() == 1, &mut line);
+            } else {
+                escape(&text::write(value, *of), &mut line);
             }
         }
         line.push('\n');
@@ -234,4 +229,29 @@ fn copied_out(rows: &[Row], types: &[Type]) -> Answer {
         ..Completion::default()
     };
     Answer::CopyOut(types.len(), lines, completion)
+}
+
+/// A field of the text format.
+fn escape(field: &str, line: &mut String) {
+    for c in field.chars() {
+        match c {
+            '\\' => line.push_str("\\\\"),
+            '\n' => line.push_str("\\n"),
+            '\r' => line.push_str("\\r"),
+            '\t' => line.push_str("\\t"),
+            c => line.push(c),
+        }
+    }
+}
+
+/// A field in CSV: in quotes where it could be read as something else, as PostgreSQL does it.
+fn quote(field: &str, alone: bool, line: &mut String) {
+    let special = |c: char| matches!(c, ',' | '"' | '\n' | '\r');
+    if !(field.is_empty() || field.contains(special) || (alone && field == "\\.")) {
+        line.push_str(field);
+        return;
+    }
+    line.push('"');
+    line.push_str(&field.replace('"', "\"\""));
+    line.push('"');
 }
