@@ -156,8 +156,7 @@ tests() {
     {
         cargo test --workspace --all-features --no-fail-fast 2>&1 || echo "cargo test ended with status $?"
         # The library with its named points, which no other build has; kept apart, so that neither build spoils the other.
-        RUSTFLAGS="--cfg gdbpool_points" cargo test --config profile.dev.package.gdbpool-sim.opt-level=0 \
-            --package gdbpool-sim --test points --target-dir target/points 2>&1 ||
+        RUSTFLAGS="--cfg gdbpool_points" cargo test --package gdbpool-sim --test points --target-dir target/points 2>&1 ||
             echo "cargo test ended with status $?"
     } | tee "$log"
     ! grep -q '^cargo test ended with status ' "$log"

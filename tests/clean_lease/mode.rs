@@ -13,8 +13,8 @@ use super::scripted;
 const WRITE: &str = "INSERT INTO marks VALUES (1)";
 const READ: &str = "SELECT n FROM marks";
 const SET: &str = "SET default_transaction_read_only = on";
-/// Less than a session has to settle.
-const SLOW: Duration = Duration::from_millis(500);
+/// Less than a stopped call waits for its answer, and a session has to settle.
+const SLOW: Duration = Duration::from_millis(100);
 const RESET: &str = "RESET default_transaction_read_only";
 
 #[derive(Clone, Copy, Debug)]
