@@ -382,12 +382,9 @@ fn keeps_outbound(tag: u8) -> bool {
 
 /// Texts that this library sends ahead of a request, in the same flight of bytes, and that take no time of their own.
 fn is_opening(text: &[u8]) -> bool {
-    let begins = [
-        &b"BEGIN"[..],
-        b"RESET default_transaction_read_only",
-        b"SET default_transaction_read_only",
-    ];
-    begins.iter().any(|begin| text.starts_with(begin)) && !text.contains(&b';')
+    let mode = text.strip_prefix(b"SET ").or(text.strip_prefix(b"RESET "));
+    let is_mode = mode.is_some_and(|rest| rest.starts_with(b"default_transaction_read_only"));
+    (is_mode || text.starts_with(b"BEGIN")) && !text.contains(&b';')
 }
 
 fn keeps_inbound(tag: u8) -> bool {
@@ -464,10 +461,7 @@ mod tests {
     #[test]
     fn a_session_is_settled_when_every_request_was_answered() {
         let mut observer = started();
-        assert_eq!(
-            (observer.facts().outstanding, observer.facts().status),
-            (0, Status::Idle)
-        );
+        assert!(observer.facts().outstanding == 0 && observer.facts().status == Status::Idle);
         observer.outbound(&message(b'Q', b"BEGIN\0"));
         assert_eq!(observer.facts().outstanding, 1);
         observer.inbound(&message(b'C', b"BEGIN\0"));
@@ -490,7 +484,7 @@ mod tests {
         ] {
             let mut observer = started();
             observer.outbound(&[message(b'Q', text), message(b'S', b"")].concat());
-            assert_eq!(observer.facts().opening, opening, "{}", String::from_utf8_lossy(text));
+            assert_eq!(observer.facts().opening, opening, "{text:?}");
             observer.inbound(&message(b'Z', b"I"));
             assert!(!observer.facts().opening);
         }
