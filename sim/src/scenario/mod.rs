@@ -13,6 +13,7 @@ mod pin;
 mod play;
 mod property;
 mod run;
+mod seen;
 mod session;
 mod statements;
 mod strategy;
@@ -26,6 +27,7 @@ pub use self::file::{FileError, SavedScenario, as_test, replay_line};
 pub use self::marks::{CHANNELS, PROBE, ROWS, call_of, mark};
 pub use self::property::{prove, still_fails};
 pub use self::run::{Broken, check_run, run};
+pub(crate) use self::seen::MOMENTS;
 pub use self::strategy::{
     clients, functions, leases, operations, pins, reads_and_writes, scenarios, scenarios_of, steps, subscriptions,
     topologies, wrongs,
