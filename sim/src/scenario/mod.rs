@@ -109,7 +109,7 @@ pub enum Patience {
     Await,
     /// Sets the call's `Cancel` after this long.
     Cancel(Micros),
-    /// Polls so many times and drops the future.
+    /// Polls so many times and drops the future: an even number at once, an odd one when it would be polled again.
     Drop(u32),
     /// Lets it run on its own (`spawn()`), and waits for the handle. Calls that cannot be spawned are awaited.
     Spawn,
