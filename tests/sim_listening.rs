@@ -7,5 +7,5 @@ use proptest::prelude::*;
 #[test]
 fn a_listener_never_lies_and_its_barrier_holds() {
     let mix = prop_oneof![8 => subscriptions(), 1 => functions()];
-    prove(scenarios_of(mix.boxed()), 60);
+    prove(scenarios_of(mix.boxed()), 40);
 }

@@ -12,5 +12,5 @@ fn every_promise_holds_in_every_scenario() {
 #[test]
 fn whatever_a_lease_leaves_behind_is_gone() {
     let mix = prop_oneof![2 => leases(), 1 => operations()];
-    prove(scenarios_of(mix.boxed()), 30);
+    prove(scenarios_of(mix.boxed()), 20);
 }

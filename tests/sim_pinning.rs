@@ -8,5 +8,5 @@ use proptest::prelude::*;
 fn a_pinned_transaction_stays_where_it_is() {
     // Others want its backends meanwhile.
     let mix = prop_oneof![4 => pins(), 1 => functions(), 2 => reads_and_writes()];
-    prove(scenarios_of(mix.boxed()), 60);
+    prove(scenarios_of(mix.boxed()), 40);
 }

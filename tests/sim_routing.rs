@@ -5,5 +5,5 @@ use gdbpool_sim::scenario::{prove, reads_and_writes, scenarios_of};
 
 #[test]
 fn interactions_run_where_they_should() {
-    prove(scenarios_of(reads_and_writes()), 60);
+    prove(scenarios_of(reads_and_writes()), 40);
 }

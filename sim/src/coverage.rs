@@ -9,11 +9,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::FaultKind;
+use crate::scenario::MOMENTS;
 
 /// Counters by name. A name that was declared but never hit counts zero.
 ///
 /// Names of the simulator's own: `fault.<kind>.applied` and `fault.<kind>.noticed` (somebody's call met it),
-/// `fault.network.cut.<lane>.<message type>.noticed`, `sqlstate.<code>`, `point.<name>`.
+/// `fault.network.cut.<lane>.<message type>.noticed`, `sqlstate.<code>`, `point.<name>`, and of scenarios `moment.<name>`.
 ///
 /// ```
 /// use gdbpool_sim::{Coverage, Sim, sometimes};
@@ -96,6 +97,9 @@ impl Coverage {
             POINTS
                 .iter()
                 .for_each(|point| coverage.declare(&format!("point.{point}")));
+        }
+        for moment in MOMENTS {
+            coverage.declare(moment);
         }
         for code in SQLSTATES {
             coverage.declare(&format!("sqlstate.{code}"));

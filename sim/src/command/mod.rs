@@ -53,7 +53,8 @@ impl Command {
             })),
             [] => Ok(Self::Help),
             [verb] if ["--help", "-h", "help"].contains(&verb.as_str()) => Ok(Self::Help),
-            [verb, ..] => Err(format!("cannot do {verb:?} with these arguments")),
+            [verb, ..] if verb == "replay" => Err("replay needs one file or one seed".to_owned()),
+            [verb, ..] => Err(format!("there is no command {verb:?}")),
         }
     }
 }
@@ -82,12 +83,16 @@ impl Explore {
                     .parse::<u64>()
                     .map_err(|_| format!("{name} needs a number, not {value:?}"))
             };
+            let positive = || match number()? {
+                0 => Err(format!("{name} needs a number above zero")),
+                number => Ok(number),
+            };
             match name.as_str() {
-                "--minutes" => options.minutes = Some(number()?),
+                "--minutes" => options.minutes = Some(positive()?),
                 "--out" => options.out = PathBuf::from(value),
                 "--seed" => options.first = number()?,
-                "--seeds" => (options.seeds, given) = (number()?, true),
-                "--threads" => options.threads = usize::try_from(number()?).unwrap_or(1).max(1),
+                "--seeds" => (options.seeds, given) = (positive()?, true),
+                "--threads" => options.threads = usize::try_from(positive()?).unwrap_or(cores),
                 _ => return Err(format!("there is no option {name:?}")),
             }
         }
@@ -129,6 +134,11 @@ mod tests {
             ("explore --seeds", "--seeds"),
             ("explore --seeds x", "\"x\""),
             ("explore --speed 1", "--speed"),
+            ("explore --seeds 0", "--seeds"),
+            ("explore --minutes 0", "--minutes"),
+            ("explore --threads 0", "--threads"),
+            ("replay", "replay"),
+            ("replay 1 2", "replay"),
             ("run", "\"run\""),
         ] {
             let wrong = parse(text).expect_err(text);

@@ -15,7 +15,8 @@ pub(crate) fn replay(what: &What) -> ExitCode {
         What::File(path) => match SavedScenario::load(Path::new(path)) {
             Ok(saved) => Ok(saved),
             Err(error) => {
-                eprintln!("{}: {error}", path.display());
+                let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
+                eprintln!("{}: {error}{cause}", path.display());
                 return ExitCode::from(2);
             }
         },

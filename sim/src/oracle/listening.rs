@@ -2,6 +2,7 @@
 //! where some may be missing. After its barrier nothing is delivered, and, if it was the channel's last one, its server no
 //! longer has the channel, or that connection ends.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use gdbpool::Instant;
@@ -36,6 +37,7 @@ pub(super) fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
         twice(call, found);
         for interval in intervals(call) {
             in_order(&interval, &of_channel, found);
+            over_one_connection(index, &interval, found);
             in_time(index, channel, &interval, &of_channel, found);
         }
         server_side(index, call, channel, found);
@@ -78,7 +80,7 @@ fn after_the_barrier(call: &CallView<'_>, found: &mut Vec<Violation>) {
 }
 
 fn twice(call: &CallView<'_>, found: &mut Vec<Violation>) {
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for event in &call.events {
         if let Say::Heard(Heard::Notification { payload, .. }) = &event.say
             && is_mark(payload)
@@ -165,6 +167,28 @@ fn in_order(interval: &Interval<'_>, queued: &[&Queued<'_>], found: &mut Vec<Vio
             found.push(Violation::new(Oracle::O9, text).with(queued[place].event).with(*event));
         }
         last = Some((place, node));
+    }
+}
+
+/// Between two gaps everything comes over one connection: another one begins where notifications may be missing.
+fn over_one_connection(index: &Index<'_>, interval: &Interval<'_>, found: &mut Vec<Violation>) {
+    let mut connections: Option<BTreeSet<i32>> = None;
+    for (event, payload) in &interval.received {
+        let sent = index.case.server.events().iter().filter_map(|event| match &event.kind {
+            EventKind::NotifySent { pid, payload: sent, .. } if **sent == **payload => Some(*pid),
+            _ => None,
+        });
+        let senders: BTreeSet<i32> = sent.collect();
+        let both = match &connections {
+            Some(before) => before & &senders,
+            None => senders,
+        };
+        if both.is_empty() && connections.is_some() {
+            let text = format!("{payload} came over another connection than those before it, and no gap says so");
+            found.push(Violation::new(Oracle::O9, text).with(interval.from).with(*event));
+            return;
+        }
+        connections = (!both.is_empty()).then_some(both);
     }
 }
 
@@ -359,6 +383,29 @@ mod tests {
         bench.queued("alpha", "1005");
         bench.heard(0, notification("1005"));
         bench.finds(&[Oracle::O9]);
+    }
+
+    #[test]
+    fn another_connection_without_a_gap_is_found() {
+        for (gap, other, wrong) in [(false, 1, false), (false, 2, true), (true, 2, false)] {
+            let mut bench = listening();
+            for (payload, pid) in [("1000", 1), ("1001", other)] {
+                bench.queued("alpha", payload);
+                bench.server(EventKind::NotifySent {
+                    pid,
+                    channel: "alpha".into(),
+                    payload: payload.into(),
+                    ordinal: 0,
+                });
+            }
+            bench.heard(0, notification("1000"));
+            if gap {
+                bench.heard(0, Heard::Gap(Instant::from_nanos(1)));
+                bench.heard(0, Heard::Resumed);
+            }
+            bench.heard(0, notification("1001"));
+            bench.finds(if wrong { &[Oracle::O9] } else { &[] });
+        }
     }
 
     #[test]

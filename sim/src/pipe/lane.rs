@@ -150,7 +150,9 @@ impl Wire {
 
     /// Nobody has both ends any more, or nothing can come of it.
     pub(crate) fn is_over(&self) -> bool {
-        self.reset || self.lanes.iter().all(|lane| lane.closed || lane.broken)
+        // Behind silence, an end does not know yet.
+        let silent = self.half_open.is_some() || self.lanes.iter().any(|lane| lane.silenced);
+        self.reset || (!silent && self.lanes.iter().all(|lane| lane.closed || lane.broken))
     }
 
     pub(crate) fn write(&mut self, lane: usize, bytes: &[u8], now: Instant) -> io::Result<(usize, Stop)> {

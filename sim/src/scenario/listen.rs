@@ -13,8 +13,8 @@ use super::client::{Failure, Fate, Heard, Say};
 use super::play::{Call, Done};
 use super::statements as marks;
 
-/// The bound of a client's own queue.
-const QUEUE: usize = 256;
+/// The bound of a client's own queue: small, so that it overflows.
+const QUEUE: usize = 4;
 
 /// How long a client watches its queue after the barrier.
 const AFTERWARDS: Duration = Duration::from_millis(500);

@@ -13,6 +13,7 @@ mod pin;
 mod play;
 mod property;
 mod run;
+mod seen;
 mod session;
 mod statements;
 mod strategy;
@@ -26,6 +27,7 @@ pub use self::file::{FileError, SavedScenario, as_test, replay_line};
 pub use self::marks::{CHANNELS, PROBE, ROWS, call_of, mark};
 pub use self::property::{prove, still_fails};
 pub use self::run::{Broken, check_run, run};
+pub(crate) use self::seen::MOMENTS;
 pub use self::strategy::{
     clients, functions, leases, operations, pins, reads_and_writes, scenarios, scenarios_of, steps, subscriptions,
     topologies, wrongs,
@@ -107,7 +109,7 @@ pub enum Patience {
     Await,
     /// Sets the call's `Cancel` after this long.
     Cancel(Micros),
-    /// Polls so many times and drops the future.
+    /// Polls so many times and drops the future: an even number at once, an odd one when it would be polled again.
     Drop(u32),
     /// Lets it run on its own (`spawn()`), and waits for the handle. Calls that cannot be spawned are awaited.
     Spawn,

@@ -17,7 +17,7 @@ use super::marks::{CHANNELS, PROBE, call_of};
 use super::play::{Stage, play};
 use super::statements;
 use super::world::{self, World};
-use super::{Scenario, as_test};
+use super::{Scenario, as_test, seen};
 use crate::oracle::{Violation, check};
 use crate::schedule::{Choices, Schedule};
 use crate::sim::{Sim, SimTask};
@@ -81,13 +81,15 @@ pub fn run(scenario: &Scenario) -> Ran {
     end.timeline = world.timeline();
     let server = world.take_history();
     let clients = std::mem::take(&mut *log.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut coverage = sim.coverage();
+    seen::count(&server, &clients, &mut coverage);
     Ran {
         statements: world::statements(&server),
         server,
         clients,
         end,
         choices: sim.choices(),
-        coverage: sim.coverage(),
+        coverage,
         trace_hash: sim.trace_hash(),
     }
 }

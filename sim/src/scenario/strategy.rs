@@ -148,7 +148,7 @@ pub fn operations() -> BoxedStrategy<Op> {
         16 => reads_and_writes(),
         4 => functions(),
         4 => pins(),
-        4 => subscriptions(),
+        6 => subscriptions(),
         2 => leases(),
         1 => (micros(200_000), any::<bool>()).prop_map(|(span, write)| Op::Slow { span, write }),
         1 => wrongs(),
@@ -187,8 +187,9 @@ pub fn reads_and_writes() -> BoxedStrategy<Op> {
 pub fn subscriptions() -> BoxedStrategy<Op> {
     let listen = (0..3u8, micros(1_500_000), any::<bool>());
     prop_oneof![
-        (0..3u8).prop_map(|channel| Op::Notify { channel }),
-        listen.prop_map(|(channel, span, queue)| Op::Listen { channel, span, queue }),
+        // Often enough that one falls into each stage of a subscription.
+        2 => (0..3u8).prop_map(|channel| Op::Notify { channel }),
+        1 => listen.prop_map(|(channel, span, queue)| Op::Listen { channel, span, queue }),
     ]
     .boxed()
 }
