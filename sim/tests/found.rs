@@ -30,7 +30,7 @@ fn a_cancel_request_does_not_stop_what_makes_a_session_read_only() {
         end: PinEnd::Commit,
     };
     let dropped = Step {
-        patience: Patience::Drop(3),
+        patience: Patience::Drop(4),
         ..step(Op::WriteAsRead { row: 4 })
     };
     let scenario = Scenario {

@@ -160,12 +160,12 @@ mod tests {
 
     #[test]
     fn a_write_on_a_primary_that_is_none_is_found() {
-        let mut bench = bench(Op::Update { row: 0 });
-        bench.began_on_standby(1, 0);
-        bench.finds(&[Oracle::Routing]);
-        let mut bench = tests::bench(Op::WriteOn { pool: 1 });
-        bench.began_on_standby(2, 0);
-        bench.finds(&[]);
+        let mut update = bench(Op::Update { row: 0 });
+        update.began_on_standby(1, 0);
+        update.finds(&[Oracle::Routing]);
+        let mut named = bench(Op::WriteOn { pool: 1 });
+        named.began_on_standby(2, 0);
+        named.finds(&[]);
     }
 
     #[test]

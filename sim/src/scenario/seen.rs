@@ -2,7 +2,7 @@
 //!
 //! A plain machine beside the runner. A search that never sees one of them is told so by its coverage.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::client::{ClientHistory, Heard, Say};
 use crate::coverage::Coverage;
@@ -21,7 +21,7 @@ pub(crate) const MOMENTS: [&str; 5] = [
 pub(super) fn count(server: &History, clients: &ClientHistory, coverage: &mut Coverage) {
     let seen = [
         cancel_too_late(server),
-        cancelled_amid_notifications(clients),
+        cancelled_amid_notifications(server, clients),
         pin_lost(clients),
         promotion_in_transaction(server),
         unknown_commit(server, clients),
@@ -36,15 +36,23 @@ fn cancel_too_late(server: &History) -> bool {
     server.events().iter().any(|event| late(&event.kind))
 }
 
-/// Something is delivered between a subscriber's cancel and its barrier.
-fn cancelled_amid_notifications(clients: &ClientHistory) -> bool {
-    let mut cancelling = BTreeSet::new();
+/// A server sends a notification between a subscriber's cancel and its barrier.
+fn cancelled_amid_notifications(server: &History, clients: &ClientHistory) -> bool {
+    let mut cancelled = BTreeMap::new();
     clients.events.iter().any(|event| match &event.say {
         Say::Heard(Heard::CancelAsked) => {
-            cancelling.insert(event.call);
+            cancelled.insert(event.call, event.after);
             false
         }
-        Say::Heard(Heard::Notification { .. }) => cancelling.contains(&event.call),
+        Say::Heard(Heard::Closed) => {
+            let from = cancelled.remove(&event.call).unwrap_or(event.after);
+            let is_sent = |kind: &EventKind| matches!(kind, EventKind::NotifySent { .. });
+            let between = server
+                .events()
+                .iter()
+                .filter(|done| (from..event.after).contains(&done.seq));
+            between.into_iter().any(|event| is_sent(&event.kind))
+        }
         _ => false,
     })
 }
