@@ -23,6 +23,14 @@ impl Cluster {
         }
     }
 
+    /// How many statements were refused so far, with SQLSTATE 0A000, because the simulator does not know them; see
+    /// [`Cluster::respond`].
+    #[must_use]
+    pub fn unsupported(&self) -> u64 {
+        let world = lock(self.world());
+        world.nodes.iter().map(|node| node.engine.unsupported()).sum()
+    }
+
     /// How many events the history has.
     #[must_use]
     pub fn history_len(&self) -> u64 {

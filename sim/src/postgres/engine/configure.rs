@@ -250,7 +250,7 @@ impl Engine {
         // A made-up setting stays known, with nothing in it, when it is reset.
         let checked = checked.or_else(|| known.is_none().then(String::new));
         session.values.set(&key, checked, local);
-        session.unreported |= ["role", "session_authorization"].contains(&&*key) || is_reported(&key);
+        session.unreported |= key == "role" || known.is_some_and(|setting| setting.reported);
         Ok(())
     }
 
@@ -327,10 +327,6 @@ impl Engine {
         all.sort_by_key(|(setting, _)| setting.name.to_ascii_lowercase());
         all
     }
-}
-
-fn is_reported(key: &str) -> bool {
-    REPORTED.iter().any(|name| name.eq_ignore_ascii_case(key))
 }
 
 /// The key and the base form of a value given at start-up.

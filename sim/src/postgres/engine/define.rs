@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::analyse::{Analyser, resolve_type};
-use super::ast::{self, ColumnDefinition, Constraint, ConstraintKind, CreateTable, ObjectKind, ObjectName, OnCommit};
-use super::catalog::{Check, Column, Default, ForeignKey, IndexDefinition, ObjectBody, Sequence, TableDefinition};
+use super::ast::{self, ColumnDefinition, Constraint, ConstraintKind, CreateTable, ObjectName, OnCommit};
+use super::catalog::{Check, Column, Default, ForeignKey, IndexDefinition, Sequence, TableDefinition};
 use super::door::Moment;
 use super::execute::Stop;
 use super::locks::TableLock;
 use super::parser::judge_unsupported as unsupported;
-use super::relations::{missing, taken};
+use super::relations::taken;
 use super::session::Undo;
 use super::types::datum::Datum;
 use super::types::{INT2, INT4, INT8, Type};

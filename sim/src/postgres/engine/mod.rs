@@ -6,7 +6,6 @@
 //! What differs from PostgreSQL, in short: rows of a statement are made all at once; there is no planner, no physical log, no
 //! privileges; a serializable transaction aborts more often; times with zones are shown in UTC only; names and texts compare
 //! byte by byte.
-#![allow(dead_code, unused_imports, reason = "the door is wider than its first users")]
 
 mod alter;
 mod analyse;
@@ -48,8 +47,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(crate) use self::door::{
-    Activity, ColumnDescription, Completion, EngineEvent, Facts, Moment, NodeSettings, Notification, Progress,
-    Receiver, Request, Role, Row, Wait, WalReceiver,
+    Activity, ColumnDescription, Completion, EngineEvent, Facts, Moment, NodeSettings, Progress, Receiver, Request,
+    Role, Wait, WalReceiver,
 };
 pub(crate) use self::plan::Plan;
 pub(crate) use self::types::datum::Datum;
@@ -214,10 +213,6 @@ impl Engine {
             .expect("the session is open while its statements run")
     }
 
-    pub(crate) fn is_open(&self, pid: i32) -> bool {
-        self.sessions.contains_key(&pid)
-    }
-
     fn request(&mut self, request: Request) {
         self.requests.push(request);
     }
@@ -283,10 +278,6 @@ impl Engine {
         if let Some(session) = self.sessions.get_mut(&pid) {
             change(&mut session.activity);
         }
-    }
-
-    pub(crate) fn activity(&self, pid: i32) -> Option<&Activity> {
-        self.sessions.get(&pid).map(|session| &session.activity)
     }
 
     /// Settings, temporary tables, cursors, channels, prepared statements and session locks that differ from a new session's,

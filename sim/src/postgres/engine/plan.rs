@@ -130,16 +130,6 @@ impl Comparison {
             Self::GreaterOrEqual => order.is_ge(),
         }
     }
-
-    pub(crate) fn swapped(self) -> Self {
-        match self {
-            Self::Less => Self::Greater,
-            Self::LessOrEqual => Self::GreaterOrEqual,
-            Self::Greater => Self::Less,
-            Self::GreaterOrEqual => Self::LessOrEqual,
-            same => same,
-        }
-    }
 }
 
 /// An expression to evaluate over a row.

@@ -23,10 +23,6 @@ impl Engine {
         self.position()
     }
 
-    pub(crate) fn role(&self) -> Role {
-        self.role
-    }
-
     /// Commits of sessions that want it wait from now on until a standby has confirmed them, or do so no more.
     pub(crate) fn set_synchronous(&mut self, synchronous: bool) {
         self.synchronous = synchronous;
@@ -254,10 +250,5 @@ impl Engine {
         }
         self.locks = Locks::default();
         self.serializable = Serializable::default();
-    }
-
-    /// Other facts of the node, for a copy that becomes a node of its own.
-    pub(crate) fn node_mut(&mut self) -> &mut super::NodeSettings {
-        &mut self.node
     }
 }

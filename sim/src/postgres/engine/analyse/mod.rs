@@ -187,12 +187,6 @@ impl<'a> Analyser<'a> {
         self.coerce(typed, (of, modifier), Context::Assignment, value.at)
     }
 
-    /// The type an expression without columns has by itself.
-    pub(super) fn type_of(mut self, value: &ast::Expression) -> Result<Typed, Report> {
-        self.scopes.push(Scope::clause("EXECUTE"));
-        self.expression(value)
-    }
-
     /// A CHECK condition over a table's row.
     pub(super) fn check(&mut self, table: &TableDefinition, condition: &ast::Expression) -> Result<Ex, Report> {
         let mut scope = Scope::clause("check constraints");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::constraints::Event;
 use super::rows::Locked;
 use super::{Context, Row, Stop, joined, made};
-use crate::postgres::engine::ast::{Isolation, LockWait, RowLock};
+use crate::postgres::engine::ast::{LockWait, RowLock};
 use crate::postgres::engine::catalog::TableDefinition;
 use crate::postgres::engine::locks::TableLock;
 use crate::postgres::engine::plan::{
@@ -296,11 +296,5 @@ impl Context<'_> {
         }
         self.fire(table, events)?;
         Ok(count)
-    }
-
-    /// Whether the transaction sees one state from its start to its end.
-    pub(crate) fn is_repeatable(&self) -> bool {
-        let transaction = self.session().transaction.as_ref();
-        transaction.is_some_and(|transaction| transaction.isolation > Isolation::ReadCommitted)
     }
 }

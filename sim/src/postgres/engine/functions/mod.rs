@@ -94,10 +94,6 @@ impl Function {
         self.returns = Returns::Array;
         self
     }
-
-    pub(crate) fn is_set(&self) -> bool {
-        matches!(self.run, Run::Set(..))
-    }
 }
 
 impl fmt::Debug for Function {

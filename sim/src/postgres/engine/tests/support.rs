@@ -135,7 +135,7 @@ impl Node {
 /// A completion's rows as text.
 pub(super) fn shown(completion: &Completion) -> String {
     let columns = completion.columns.as_deref().unwrap_or_default();
-    let row = |row: &Row| {
+    let row = |row: &door::Row| {
         let values = row.iter().zip(columns).map(|(value, column)| {
             let text = value.encode(column.type_oid, false);
             text.map_or_else(|| "NULL".to_owned(), |text| String::from_utf8(text).expect("text"))

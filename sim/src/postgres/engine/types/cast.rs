@@ -276,9 +276,15 @@ mod tests {
 
     #[test]
     fn modifiers_cut_or_refuse() {
-        let long = fit(Datum::text("abcd"), VARCHAR, 3 + 4, Context::Assignment).expect_err("too long");
+        let long = fit(
+            Datum::text("abcd"),
+            Type::of(Scalar::Varchar),
+            3 + 4,
+            Context::Assignment,
+        )
+        .expect_err("too long");
         assert_eq!(long.message, "value too long for type character varying(3)");
-        let cut = fit(Datum::text("abcd"), VARCHAR, 3 + 4, Context::Explicit).expect("cut");
+        let cut = fit(Datum::text("abcd"), Type::of(Scalar::Varchar), 3 + 4, Context::Explicit).expect("cut");
         assert_eq!(cut, Datum::text("abc"));
     }
 }

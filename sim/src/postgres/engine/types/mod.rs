@@ -250,16 +250,6 @@ impl Type {
         }
     }
 
-    /// The name in `pg_type`: `int4`, `_text`.
-    pub(crate) fn name(self) -> String {
-        let name = self.scalar.facts().name;
-        if self.array {
-            format!("_{name}")
-        } else {
-            name.to_owned()
-        }
-    }
-
     /// Whether its values are character strings.
     pub(crate) fn is_string(self) -> bool {
         self.category() == b'S'
@@ -304,7 +294,6 @@ pub(crate) const TIMESTAMP: Type = Type::of(Scalar::Timestamp);
 pub(crate) const TIMESTAMPTZ: Type = Type::of(Scalar::TimestampTz);
 pub(crate) const UNKNOWN: Type = Type::of(Scalar::Unknown);
 pub(crate) const UUID: Type = Type::of(Scalar::Uuid);
-pub(crate) const VARCHAR: Type = Type::of(Scalar::Varchar);
 pub(crate) const VOID: Type = Type::of(Scalar::Void);
 pub(crate) const XID8: Type = Type::of(Scalar::Xid8);
 
