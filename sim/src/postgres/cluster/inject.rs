@@ -78,7 +78,7 @@ impl World {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         let mut sql = String::new();
         for number in 0..count {
-            let mut payload = format!("{number} ");
+            let mut payload = format!("x{number} ");
             payload.extend(std::iter::repeat_n('x', bytes.saturating_sub(payload.len())));
             payload.truncate(bytes.max(1));
             sql.push_str(&format!("SELECT pg_notify('{channel}', '{payload}');"));
