@@ -505,6 +505,6 @@ mod tests {
     fn texts_are_split_and_kept() {
         let found = parse(" ; SELECT ';' ;; -- c\n BEGIN ; ").expect("statements");
         let texts: Vec<&str> = found.iter().map(|parsed| parsed.text.as_str()).collect();
-        assert_eq!(texts, ["SELECT ';'", "BEGIN"]);
+        assert_eq!(texts, ["SELECT ';'", "-- c\n BEGIN"]);
     }
 }
